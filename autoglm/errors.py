@@ -1,0 +1,106 @@
+"""Every error autoglm raises on purpose.
+
+    AutoGLMError
+    ├── UsageError               a call, an option or a file is wrong: mend it          exit 2
+    │   ├── ConfigError          a configuration key or value
+    │   └── InvalidRequest       a task the server will not take as it stands
+    ├── ServerError              no server, or it refused: nothing was changed          exit 3
+    │   ├── ServerNotRunning     nobody listens at the socket
+    │   ├── ServerBusy           full for now: `retry_after` says when to try again
+    │   ├── ServerUnavailable    shutting down, or a part of it restarts; `retry_after`
+    │   ├── NotFound             no such task or job (or it is another tenant's)
+    │   ├── Conflict             same key with other content; OUT belongs to another job
+    │   └── ProtocolError        the other side does not speak this protocol version
+    └── TaskError                the task itself ended without an answer                exit 1
+        ├── TaskDead             failed for good: `task.error` says why
+        ├── TaskCancelled        somebody cancelled it
+        └── TaskExpired          its `expires` passed first
+
+`code` is the stable name that travels on the wire and stands in JSON output.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AutoGLMError(Exception):
+    """Base of all errors; `str(error)` is one line that says what to do."""
+
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which repeating the same call is worth it; None: it is not."""
+
+
+class UsageError(AutoGLMError):
+    code = "usage"
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    code = "config"
+
+
+class InvalidRequest(UsageError):
+    code = "invalid_request"
+
+
+class ServerError(AutoGLMError):
+    code = "server_error"
+    exit_code = 3
+
+
+class ServerNotRunning(ServerError):
+    code = "not_running"
+
+
+class ServerBusy(ServerError):
+    code = "busy"
+
+
+class ServerUnavailable(ServerError):
+    code = "unavailable"
+
+
+class NotFound(ServerError):
+    code = "not_found"
+
+
+class Conflict(ServerError):
+    code = "conflict"
+
+
+class ProtocolError(ServerError):
+    code = "protocol"
+
+
+class TaskError(AutoGLMError):
+    code = "task_error"
+
+
+class TaskDead(TaskError):
+    code = "dead"
+
+
+class TaskCancelled(TaskError):
+    code = "cancelled"
+
+
+class TaskExpired(TaskError):
+    code = "expired"
+
+
+def _leaves(kind: type[AutoGLMError]) -> dict[str, type[AutoGLMError]]:
+    found = {kind.code: kind}
+    for child in kind.__subclasses__():
+        found.update(_leaves(child))
+    return found
+
+
+def from_code(code: str, message: str, retry_after: float | None = None) -> AutoGLMError:
+    """The exception for an error that came over the wire; unknown codes are ServerError."""
+    return _leaves(AutoGLMError).get(code, ServerError)(message, retry_after=retry_after)

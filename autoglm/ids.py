@@ -1,0 +1,39 @@
+"""Task ids: minted by the client, sortable by time, free of collisions.
+
+26 characters of Crockford base 32, lower case: 48 bits of milliseconds, then 80 random bits
+(the ULID layout, https://github.com/ulid/spec). Within one millisecond the random part counts
+up, so ids of one minter always sort in the order they were made.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_RANDOM_BITS = 80
+ID_LENGTH = 26
+
+
+class Ids:
+    """A minter. Time and randomness are handed in, so that a simulation mints the same ids."""
+
+    def __init__(
+        self,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        random_bits: Callable[[int], int] = secrets.randbits,
+    ) -> None:
+        self._now_ms = now_ms
+        self._random_bits = random_bits
+        self._last = 0
+
+    def mint(self) -> str:
+        """A new id, greater than every id this minter made before."""
+        fresh = (self._now_ms() << _RANDOM_BITS) | self._random_bits(_RANDOM_BITS - 1)
+        self._last = max(fresh, self._last + 1)
+        value, letters = self._last, [""] * ID_LENGTH
+        for place in range(ID_LENGTH - 1, -1, -1):
+            letters[place] = _ALPHABET[value & 31]
+            value >>= 5
+        return "".join(letters)

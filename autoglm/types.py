@@ -1,0 +1,268 @@
+"""The nouns of autoglm: what a task is, the states it passes through, what an answer holds.
+
+These structs are what people import, what travels on the wire and what `--json` prints, so a
+field is only ever added, never renamed. Times are Unix milliseconds, durations seconds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class TaskState(StrEnum):
+    """Where a task stands. `runtime.store.transitions` says which change may follow which."""
+
+    SCHEDULED = "scheduled"  # waits for a point in time
+    BLOCKED = "blocked"  # waits for other tasks
+    PAUSED = "paused"  # somebody stopped it before it ran
+    PENDING = "pending"  # ready: the scheduler may take it
+    RUNNING = "running"  # claimed by a batcher
+    RETRYING = "retrying"  # failed, waits out its back-off
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"  # failed for good: a dead letter
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def ended(self) -> bool:
+        return self in _ENDED
+
+    @classmethod
+    def parse(cls, text: str) -> TaskState:
+        """The state a person means: any case, and the names other systems use.
+
+        Raises ValueError with the names there are.
+        """
+        name = text.strip().lower()
+        try:
+            return cls(_ALIASES.get(name, name))
+        except ValueError:
+            known = ", ".join(state.value for state in cls)
+            raise ValueError(f"no task state {text!r}; there are: {known}") from None
+
+
+_ENDED = frozenset(
+    {TaskState.SUCCEEDED, TaskState.DEAD, TaskState.CANCELLED, TaskState.EXPIRED},
+)
+_ALIASES = {
+    "processing": "running",
+    "success": "succeeded",
+    "failed": "dead",
+    "canceled": "cancelled",
+    "queued": "pending",
+}
+
+PRIORITY_MOST_URGENT = 0
+PRIORITY_LEAST_URGENT = 9
+PRIORITY_DEFAULT = 5
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn of a conversation; `content` is text."""
+
+    role: str
+    content: str
+
+
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How tokens are chosen. None leaves it to the model's own generation defaults.
+
+    `max_tokens` None means until the end of text or the full context.
+    """
+
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    ignore_eos: bool = False
+
+
+class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A task as it is handed in. Exactly one of `messages` and `prompt` is given.
+
+    `messages` go through the model's chat template; `prompt` is completed as it stands.
+    `id` is minted by the client, so that handing it in twice is the same as once.
+    """
+
+    id: str
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    sampling: Sampling = Sampling()
+    tenant: str = "default"
+    queue: str = "normal"
+    priority: int = PRIORITY_DEFAULT
+    kind: str | None = None
+    key: str | None = None
+    """Unique per tenant: same key and same content is the same task, other content a conflict."""
+    after: tuple[str, ...] = ()
+    """Ids of tasks that must succeed first."""
+    deadline_at: int | None = None
+    """Soft: moves the task forward as it draws near."""
+    expires_at: int | None = None
+    """Hard: a task that has not ended by then ends as `expired`."""
+    stream: bool = False
+    """Chunks are wanted while it runs."""
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why something failed: `code` is stable and for programs, `message` is for people."""
+
+    code: str
+    message: str
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens that one answer took."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens the engine did not compute anew, thanks to a shared prefix."""
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A task as the server knows it."""
+
+    id: str
+    state: TaskState
+    tenant: str = "default"
+    queue: str = "normal"
+    priority: int = PRIORITY_DEFAULT
+    kind: str | None = None
+    key: str | None = None
+    job: str | None = None
+    attempt: int = 0
+    """Rises at every dispatch; a fence against late writers, not a count of failures."""
+    failures: int = 0
+    """Errors that were the task's own."""
+    created_at: int = 0
+    started_at: int | None = None
+    finished_at: int | None = None
+    deadline_at: int | None = None
+    expires_at: int | None = None
+    error: ErrorInfo | None = None
+
+
+class Output(msgspec.Struct, frozen=True):
+    """What the model said. `finish_reason` is `stop` or `length`."""
+
+    text: str
+    finish_reason: str
+    usage: Usage
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A task with its recorded result, when it has one."""
+
+    task: Task
+    result: Output | None = None
+
+
+class Result(msgspec.Struct, frozen=True):
+    """A recorded answer together with its task, as the client hands it out."""
+
+    text: str
+    finish_reason: str
+    usage: Usage
+    task: Task
+
+
+class Event(msgspec.Struct, frozen=True, rename={"from_state": "from", "to_state": "to"}):
+    """One transition of one task, as the ordered event log holds it.
+
+    `cost` is the tokens (prompt + completion) of the attempt that the transition ends.
+    """
+
+    seq: int
+    task: str
+    tenant: str
+    from_state: TaskState | None
+    to_state: TaskState
+    attempt: int
+    at: int
+    cost: int
+
+
+class EngineStatus(msgspec.Struct, frozen=True):
+    """One engine host. `choices` says what autoglm picked for this machine, and why."""
+
+    id: str
+    state: str
+    """`loading`, `ready` or `down`."""
+    breaker: str
+    """`closed`, `open` or `half_open`."""
+    model: str
+    running: int
+    waiting: int
+    slots: int
+    tokens_per_s: float
+    pid: int | None = None
+    choices: tuple[EngineChoice, ...] = ()
+    error: str | None = None
+
+
+class EngineChoice(msgspec.Struct, frozen=True):
+    """One setting of an engine: what it is, and the reason it was picked."""
+
+    name: str
+    value: str
+    why: str
+
+
+class ActorStatus(msgspec.Struct, frozen=True):
+    """One supervised actor; `mailbox` is how many messages wait, `processed` since server start."""
+
+    name: str
+    state: str
+    restarts: int
+    breaker: str
+    mailbox: int
+    processed: int
+
+
+class BatchStatus(msgspec.Struct, frozen=True):
+    """What went to the engines: `triggers` counts batches by what sent them."""
+
+    count: int = 0
+    mean_size: float = 0.0
+    triggers: dict[str, int] = {}
+
+
+class ServerStatus(msgspec.Struct, frozen=True):
+    version: str
+    pid: int
+    started_at: int
+    state: str
+    """`running` or `draining`."""
+    engine: str
+    model: str
+    data_dir: str
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What `autoglm status --json` prints."""
+
+    server: ServerStatus
+    tasks: dict[str, int]
+    engines: tuple[EngineStatus, ...]
+    actors: tuple[ActorStatus, ...]
+    batches: BatchStatus
+
+
+def to_json(value: Any) -> bytes:
+    """One line of JSON, UTF-8, without a newline."""
+    return msgspec.json.encode(value)

@@ -1,0 +1,120 @@
+"""What an engine is: the protocol inside the engine host, and the messages to and from it.
+
+    server process                           engine host (child process)
+    batcher ─▶ HostedEngine ═ socket pair ═▶ host ─▶ Engine (vllm | simulated)
+
+An engine answers requests one by one and continuously batches them inside. It may fail one
+request (`RequestFailed`), fail as a whole (`EngineDead`), hang, or take its process with it: the
+parent's end, `model.hosted`, turns each of these into something the batcher can act on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from autoglm.types import EngineChoice, ErrorInfo, Message, Sampling
+
+
+class EngineRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One generation. `id` is the task's, `attempt` the fence that comes back with the answer."""
+
+    id: str
+    attempt: int
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    sampling: Sampling = Sampling()
+    stream: bool = False
+
+
+class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The end of one request: a text with a finish reason, or an `error`.
+
+    `permanent`: the same request can never succeed, so it is not worth another attempt.
+    """
+
+    id: str
+    attempt: int
+    text: str = ""
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    error: ErrorInfo | None = None
+    permanent: bool = False
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """New text of a streaming request; `offset` counts characters from the beginning."""
+
+    id: str
+    attempt: int
+    offset: int
+    text: str
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """What a loaded engine says of itself. `choices`: what was picked for this machine and why."""
+
+    model: str
+    slots: int
+    """Requests that run at once: `max_num_seqs`."""
+    max_model_len: int
+    """Tokens of prompt and answer together that fit."""
+    choices: tuple[EngineChoice, ...] = ()
+
+
+class EngineLoad(msgspec.Struct, frozen=True):
+    """A reading of a running engine, taken now and then. Token counts rise from the start."""
+
+    running: int = 0
+    waiting: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    kv_usage: float = 0.0
+    """Share of the KV cache in use, 0 to 1."""
+
+
+class RequestFailed(Exception):
+    """This request failed, the engine did not. `code` is stable, for programs."""
+
+    def __init__(self, code: str, message: str, *, permanent: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.permanent = permanent
+
+
+class EngineDead(Exception):
+    """The engine as a whole can answer nothing more; its process is to be replaced."""
+
+
+class EngineUnavailable(Exception):
+    """The engine can't even be loaded: not installed, model missing. Says what to do about it."""
+
+
+class Engine(Protocol):
+    """An engine inside its host process. All methods run on one event loop."""
+
+    async def load(self) -> EngineInfo:
+        """Get ready. May take a minute. Raises EngineUnavailable."""
+        ...
+
+    async def generate(
+        self,
+        request: EngineRequest,
+        on_text: Callable[[str], None] | None,
+    ) -> Completion:
+        """The answer to `request`; cancelling the call aborts it in the engine.
+
+        `on_text` gets each new piece of text, in order, when the request streams.
+        Raises RequestFailed or EngineDead.
+        """
+        ...
+
+    def reading(self) -> EngineLoad: ...
+
+    def close(self) -> None:
+        """Free everything. May be called at any time after `load` began."""
+        ...

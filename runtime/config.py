@@ -1,0 +1,186 @@
+"""The configuration: one frozen tree of structs, from a YAML file and `--set key.path=value`.
+
+Every field has a default; unknown keys are refused with the nearest right name, wrong values with
+the key's full path. What a later version will know is refused with a sentence that says so,
+because a limit that is accepted and then ignored would be a broken promise.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+
+from autoglm.errors import ConfigError
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
+Rate = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class SimulatedConfig(_Section, frozen=True):
+    """`engine.simulated`: how the simulated engine behaves. 0 means no delay."""
+
+    load_s: Seconds = 0.2
+    step_ms: Milliseconds = 10
+    """One step yields one token for each running request."""
+    prefill_tok_s: Rate = 10_000
+    output_tokens: Count = 16
+
+
+class EngineConfig(_Section, frozen=True):
+    """`engine`: the model and how it is run. `auto` lets autoglm pick for the machine."""
+
+    kind: Literal["vllm", "simulated"] = "vllm"
+    model: str = "smollm2"
+    """`smollm2` (packaged), `tiny` (random weights, for tests) or a model folder."""
+    max_num_seqs: Count = 64
+    """Slots: requests that run at once."""
+    max_num_batched_tokens: Count | None = None
+    max_model_len: Count | None = None
+    """Tokens of prompt and answer together; None: what the model was made for."""
+    replicas: Count = 1
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    threads: str = "auto"
+    """CPUs the engine computes on: `auto`, `nobind`, or a list such as `0-3`."""
+    kv_cache_gib: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    compile: bool = False
+    """Compile the model: slower to load, a little faster to run."""
+    faults: bool = False
+    """Fault marks in prompts act (simulated engine only)."""
+    watchdog_s: PositiveSeconds = 60
+    load_timeout_s: PositiveSeconds = 600
+    simulated: SimulatedConfig = SimulatedConfig()
+
+
+class BatchConfig(_Section, frozen=True):
+    """`batch`: how the batcher merges new arrivals."""
+
+    window_ms: Milliseconds = 10
+    max_size: Count | None = None
+    """Requests in one batch; None: as many as the engine has slots."""
+
+
+class SchedulerConfig(_Section, frozen=True):
+    """`scheduler`: what runs next."""
+
+    policy: Literal["priority", "fifo"] = "priority"
+
+
+class RetryConfig(_Section, frozen=True):
+    """`retry`: what happens to a task whose attempt failed (full jitter)."""
+
+    max_attempts: Count = 3
+    base_ms: Milliseconds = 100
+    cap_ms: Milliseconds = 5_000
+    attempt_timeout_s: PositiveSeconds = 300
+
+
+class Config(_Section, frozen=True):
+    """The whole configuration."""
+
+    engine: EngineConfig = EngineConfig()
+    batch: BatchConfig = BatchConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    retry: RetryConfig = RetryConfig()
+
+
+_LATER = {
+    "queues": "queues with shares and limits",
+    "tenants": "quotas and weights for tenants",
+    "priority_rules": "priority by kind",
+    "drills": "failure drills",
+    "retention": "retention",
+    "callback_url": "callbacks",
+}
+_LATER_POLICIES = {"round_robin", "mlfq"}
+
+
+def load(file: Path | None = None, settings: Iterable[str] = ()) -> Config:
+    """The configuration from `file` (YAML), then each `key.path=value` of `settings` in order.
+
+    Raises ConfigError with one line that names the file or key and says what is wrong.
+    """
+    tree = _read(file) if file else {}
+    for setting in settings:
+        _set(tree, setting)
+    _refuse_unknown(tree, Config, "")
+    try:
+        return msgspec.convert(tree, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"configuration: {_readable(str(error))}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        tree = msgspec.yaml.decode(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"configuration file {file}: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"configuration file {file} is not YAML: {_one_line(error)}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"configuration file {file}: expected keys and values at the top")
+    return cast("dict[str, Any]", tree)
+
+
+def _set(tree: dict[str, Any], setting: str) -> None:
+    path, equals, text = setting.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {setting}: expected key.path=value, e.g. batch.window_ms=5")
+    try:
+        value = msgspec.yaml.decode(text.encode())
+    except msgspec.DecodeError:
+        value = text
+    for key in keys[:-1]:
+        branch = tree.setdefault(key, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"--set {setting}: {key} is a value, not a section")
+        tree = cast("dict[str, Any]", branch)
+    tree[keys[-1]] = value
+
+
+def _refuse_unknown(tree: Mapping[str, Any], section: type[_Section], path: str) -> None:
+    fields = {field.name: field for field in msgspec.structs.fields(section)}
+    for key, value in tree.items():
+        name = f"{path}{key}"
+        if key not in fields:
+            raise ConfigError(_unknown(name, str(key), fields))
+        if name == "scheduler.policy" and value in _LATER_POLICIES:
+            raise ConfigError(f"scheduler.policy {value} is not available in this version yet")
+        kind = fields[key].type
+        if isinstance(kind, type) and issubclass(kind, _Section) and isinstance(value, dict):
+            _refuse_unknown(cast("dict[str, Any]", value), kind, f"{name}.")
+
+
+def _unknown(name: str, key: str, fields: Iterable[str]) -> str:
+    if name in _LATER:
+        return f"{name}: {_LATER[name]} are not available in this version yet"
+    near = difflib.get_close_matches(key, list(fields), n=1)
+    prefix = name[: len(name) - len(key)]
+    hint = (
+        f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(sorted(fields))}"
+    )
+    return f"unknown configuration key {name}; {hint}"
+
+
+def _readable(message: str) -> str:
+    """msgspec's `Expected … - at `$.engine.model`` as `engine.model: expected …`."""
+    what, _, where = message.partition(" - at `$")
+    where = where.strip("`.")
+    return f"{where}: {what[0].lower()}{what[1:]}" if where else what
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
