@@ -1,0 +1,125 @@
+"""A circuit breaker: whether something that keeps failing may be tried now. No I/O, no clock.
+
+    closed ──trips──▶ open ──delay over──▶ half_open ──success──▶ closed
+                       ▲                       │
+                       └───────failure─────────┘  (the delay doubles)
+
+It trips on more than `consecutive_max` failures in a row, on `window_failures` within `window_s`
+seconds, or when more than `ratio_max` of at least `ratio_calls` recent calls failed. Closed means
+start at once; open means hold; half-open allows exactly one try. Times are monotonic seconds.
+Source: M. Nygard, "Release It!", and Erlang/OTP's restart intensity.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+
+import msgspec
+
+from runtime.backoff import ceiling
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class BreakerOptions(msgspec.Struct, frozen=True):
+    """When to trip and how long to stay open, in counts and seconds."""
+
+    consecutive_max: int = 3
+    window_failures: int = 5
+    window_s: float = 60.0
+    ratio_max: float = 0.5
+    ratio_calls: int = 10
+    delay_first_s: float = 0.5
+    delay_max_s: float = 30.0
+    stable_s: float = 30.0
+    """Uptime after which earlier failures no longer count in the delay."""
+    probes_max: int = 8
+    """Failed probes in a row after which holding on is pointless: the owner should escalate."""
+
+    def __post_init__(self) -> None:
+        if self.consecutive_max < 0 or self.window_failures < 1 or self.ratio_calls < 1:
+            raise ValueError("a breaker's counts must be positive")
+        if not 0 < self.ratio_max <= 1 or self.window_s <= 0:
+            raise ValueError("a breaker's ratio lies in (0, 1], its window is positive")
+        if not 0 < self.delay_first_s <= self.delay_max_s:
+            raise ValueError("a breaker's first delay lies between 0 and its longest")
+
+
+class Breaker:
+    """The memory of one thing's failures."""
+
+    def __init__(self, options: BreakerOptions) -> None:
+        self.options = options
+        self.state = BreakerState.CLOSED
+        self.open_until = 0.0
+        self._consecutive = 0
+        self._failures: deque[float] = deque(maxlen=options.window_failures)
+        self._calls: deque[bool] = deque(maxlen=options.ratio_calls)
+        self._trips = 0
+        """Times in a row that it opened without a success between: sets the delay."""
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until a try is allowed; 0 means now. Half-open: one try is under way already."""
+        return max(0.0, self.open_until - now) if self.state is BreakerState.OPEN else 0.0
+
+    def try_now(self, now: float) -> None:
+        """A try begins. Only legal when `wait_s` is 0."""
+        assert self.wait_s(now) <= 0, "a try while the breaker is open"
+        if self.state is BreakerState.OPEN:
+            self.state = BreakerState.HALF_OPEN
+
+    def succeeded(self) -> None:
+        """A try or a call went well."""
+        self._calls.append(True)
+        self._consecutive = 0
+        if self.state is BreakerState.HALF_OPEN:
+            self.state = BreakerState.CLOSED
+            self._failures.clear()
+            self._calls.clear()
+
+    def settled(self) -> None:
+        """It has been up for `stable_s`: the next failure starts from the first delay again."""
+        self._trips = 0
+        self._consecutive = 0
+
+    def failed(self, now: float, draw: float) -> None:
+        """A try or a call failed; `draw`, in [0, 1), jitters the delay if this trips it."""
+        self._consecutive += 1
+        self._failures.append(now)
+        self._calls.append(False)
+        if self.state is BreakerState.HALF_OPEN or (
+            self.state is BreakerState.CLOSED and self._should_trip(now)
+        ):
+            self._open(now, draw)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether `probes_max` probes in a row have failed."""
+        return self._trips > self.options.probes_max
+
+    def __repr__(self) -> str:
+        return f"<Breaker {self.state} consecutive={self._consecutive} trips={self._trips}>"
+
+    def _should_trip(self, now: float) -> bool:
+        options = self.options
+        if self._consecutive > options.consecutive_max:
+            return True
+        window = self._failures
+        if len(window) == options.window_failures and now - window[0] <= options.window_s:
+            return True
+        bad = self._calls.count(False)
+        return len(self._calls) >= options.ratio_calls and bad > options.ratio_max * len(
+            self._calls
+        )
+
+    def _open(self, now: float, draw: float) -> None:
+        self._trips += 1
+        longest = ceiling(self._trips, self.options.delay_first_s, self.options.delay_max_s)
+        # Full jitter, kept off zero so that open always means a pause.
+        self.open_until = now + longest * max(draw, 0.05)
+        self.state = BreakerState.OPEN

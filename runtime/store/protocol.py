@@ -1,0 +1,233 @@
+"""What the store promises, and everything that can be asked of it.
+
+`commit` takes any number of writes and makes one transaction of them: durable when it returns,
+all of it or none, except that a write which fails takes back only itself and its result is the
+error. `query` reads what is committed. There is no SQL outside this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from autoglm.types import ErrorInfo, Message, Output, Sampling, TaskSpec, TaskState
+from autoglm.wire import GetEvents, JobLine, ListTasks
+
+Key = tuple[int, int]
+"""A pending task's place in the order: `(rank, seq)`, smaller first."""
+
+
+class Write(msgspec.Struct, frozen=True):
+    """Base of the writes."""
+
+
+class InsertTasks(Write, frozen=True):
+    """Result: `tuple[Accepted, ...]`, one a task."""
+
+    tasks: tuple[TaskSpec, ...]
+
+
+class OpenJob(Write, frozen=True):
+    """Result: `JobOpening`. Raises Conflict when the output belongs to another job."""
+
+    id: str
+    tenant: str
+    output: str
+    input_hash: str
+    options_hash: str
+    fresh: bool
+
+
+class InsertLines(Write, frozen=True):
+    """Result: int, the last line that is in. Raises NotFound for an unknown job."""
+
+    job: str
+    lines: tuple[JobLine, ...]
+    last: bool
+
+
+class ClaimTasks(Write, frozen=True):
+    """Pending -> running for `owner`, attempt + 1. Result: `tuple[ClaimedTask, ...]`.
+
+    Tasks that are no longer pending are left out.
+    """
+
+    owner: str
+    seqs: tuple[int, ...]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How an attempt ended: what becomes of a running task, if `attempt` is still the current."""
+
+    seq: int
+    attempt: int
+    state: TaskState
+    """succeeded, retrying, dead, or pending: put back, uncharged."""
+    output: Output | None = None
+    error: ErrorInfo | None = None
+    charged: bool = False
+    """Whether the failure counts towards the task's limit."""
+    retry_in_ms: int = 0
+    cost: int = 0
+
+
+class RecordOutcomes(Write, frozen=True):
+    """Result: `int`, how many were recorded; late writers are passed over."""
+
+    outcomes: tuple[Outcome, ...]
+
+
+class PutBack(Write, frozen=True):
+    """What runs under `owner` (None: anybody) goes back to pending, uncharged, except `keep`.
+
+    Result: the `(seq, attempt)` pairs put back. For when an owner is gone.
+    """
+
+    owner: str | None
+    keep: frozenset[int] = frozenset()
+
+
+class CancelTasks(Write, frozen=True):
+    """Result: `Cancellation`. `tenant` None: the operator's reach."""
+
+    tenant: str | None
+    ids: tuple[str, ...] = ()
+    job: str | None = None
+
+
+class ReleaseDue(Write, frozen=True):
+    """Retries whose pause is over become pending, what is past `expires` ends. Result: None."""
+
+
+class ClaimedTask(msgspec.Struct, frozen=True):
+    """A task as a batcher needs it."""
+
+    seq: int
+    id: str
+    attempt: int
+    failures: int
+    priority: int
+    rank: int
+    stream: bool
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    sampling: Sampling = Sampling()
+
+
+class JobOpening(msgspec.Struct, frozen=True):
+    id: str
+    submitted: int
+    sealed: bool
+    resumed: bool
+
+
+class Cancellation(msgspec.Struct, frozen=True):
+    """`ids` that exist within the tenant's reach; `count` of those this call ended."""
+
+    known: tuple[str, ...]
+    unknown: tuple[str, ...]
+    count: int
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """A task that ended, with the jobs whose lines wait for it."""
+
+    id: str
+    jobs: tuple[str, ...]
+
+
+class StoppedTask(msgspec.Struct, frozen=True):
+    """A task that was running and must be stopped in the engine of its owner."""
+
+    seq: int
+    owner: str
+
+
+class Effects(msgspec.Struct):
+    """What a commit changed, for those who must hear of it. Read only after the commit."""
+
+    ready: list[Key] = []
+    endings: list[Ending] = []
+    stopped: list[StoppedTask] = []
+    jobs: set[str] = set()
+    """Jobs of which something may be told now."""
+    counts: dict[TaskState, int] = {}
+    """Change of the number of tasks in each state."""
+    next_due_ms: int | None = None
+    """The earliest point in time that this commit made something due."""
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """One result a write, in order: its value, or the error that took it back."""
+
+    results: tuple[Any, ...]
+    effects: Effects
+
+
+class Query(msgspec.Struct, frozen=True):
+    """Base of the queries."""
+
+
+class FetchAnswers(Query, frozen=True):
+    """Result: `dict[id, Answer]`; missing ids, and other tenants' ones, are left out."""
+
+    tenant: str | None
+    ids: tuple[str, ...]
+
+
+class FetchTasks(Query, frozen=True):
+    """Result: `tuple[tuple[Task, ...], int | None]`, a page and the cursor of the next."""
+
+    tenant: str | None
+    filter: ListTasks
+
+
+class FetchEvents(Query, frozen=True):
+    """Result: `tuple[tuple[Event, ...], int, bool]`: events, cursor, whether there are more."""
+
+    tenant: str | None
+    filter: GetEvents
+
+
+class FetchJobLines(Query, frozen=True):
+    """Result: `JobPage`. Raises NotFound for an unknown job."""
+
+    tenant: str | None
+    job: str
+    after: int
+    ordered: bool
+    limit: int
+
+
+class FetchBacklog(Query, frozen=True):
+    """Result: `tuple[Key, ...]`: pending tasks after `after`, in order."""
+
+    after: Key | None
+    limit: int
+
+
+class FetchSummary(Query, frozen=True):
+    """Result: `Summary`. Reads every task's state: at start only."""
+
+
+class Summary(msgspec.Struct, frozen=True):
+    counts: dict[TaskState, int]
+    next_due_ms: int | None
+
+
+class Store(Protocol):
+    async def open(self) -> None:
+        """Raises StoreError when the file can't be used; nothing is written then."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def commit(self, writes: Sequence[Write], now_ms: int) -> Committed: ...
+
+    async def query(self, query: Query) -> Any: ...
+
+
+class StoreError(Exception):
+    """The store can't be used or could not commit; says which file and what to do."""

@@ -1,0 +1,153 @@
+"""The queries, as synchronous functions on a reading connection."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from autoglm.errors import NotFound
+from autoglm.types import Answer, Event, Output, Task, TaskState, Usage
+from autoglm.wire import JobLineEnded
+from runtime.store.protocol import (
+    FetchAnswers,
+    FetchBacklog,
+    FetchEvents,
+    FetchJobLines,
+    FetchSummary,
+    FetchTasks,
+    Key,
+    Summary,
+)
+from runtime.store.transaction import (
+    TASK_COLUMNS,
+    TASK_WIDTH,
+    chunked,
+    error_of,
+    marks,
+    task_of,
+)
+
+PAGE_BYTES_MAX = 8 * 1024 * 1024
+"""Answers' text in one page, so that a page always fits a frame."""
+
+_ANSWER_COLUMNS = (
+    f"{TASK_COLUMNS}, r.text, r.finish_reason, r.prompt_tokens, r.completion_tokens,"
+    " r.cached_tokens"
+)
+
+
+def fetch_answers(cx: sqlite3.Connection, query: FetchAnswers) -> dict[str, Answer]:
+    found: dict[str, Answer] = {}
+    for ids in chunked(query.ids):
+        rows = cx.execute(
+            f"SELECT {_ANSWER_COLUMNS} FROM task t LEFT JOIN result r ON r.task = t.seq"  # noqa: S608
+            f" WHERE t.id IN ({marks(len(ids))}) AND (? IS NULL OR t.tenant = ?)",
+            (*ids, query.tenant, query.tenant),
+        )
+        for row in rows:
+            found[row[0]] = _answer(row)
+    return found
+
+
+def fetch_tasks(cx: sqlite3.Connection, query: FetchTasks) -> tuple[tuple[Task, ...], int | None]:
+    wanted = query.filter
+    where, values = ["1"], list[object]()
+    for column, value in (("tenant", query.tenant), ("tenant", wanted.tenant), ("job", wanted.job)):
+        if value is not None:
+            where.append(f"t.{column} = ?")
+            values.append(value)
+    if wanted.states:
+        where.append(f"t.state IN ({marks(len(wanted.states))})")
+        values.extend(wanted.states)
+    if wanted.before is not None:
+        where.append("t.seq < ?")
+        values.append(wanted.before)
+    rows = cx.execute(
+        f"SELECT {TASK_COLUMNS}, t.seq FROM task t WHERE {' AND '.join(where)}"  # noqa: S608
+        " ORDER BY t.seq DESC LIMIT ?",
+        (*values, wanted.limit),
+    ).fetchall()
+    cursor = int(rows[-1][-1]) if len(rows) == wanted.limit else None
+    return tuple(task_of(row) for row in rows), cursor
+
+
+def fetch_events(cx: sqlite3.Connection, query: FetchEvents) -> tuple[tuple[Event, ...], int, bool]:
+    wanted = query.filter
+    rows = cx.execute(
+        "SELECT e.seq, t.id, t.tenant, e.from_state, e.to_state, e.attempt, e.at, e.cost"
+        " FROM event e JOIN task t ON t.seq = e.task"
+        " WHERE e.seq > ? AND (? IS NULL OR t.tenant = ?)"
+        " AND (? IS NULL OR e.task = (SELECT seq FROM task WHERE id = ?))"
+        " ORDER BY e.seq LIMIT ?",
+        (
+            *(wanted.after, query.tenant, query.tenant),
+            *(wanted.task, wanted.task, wanted.limit),
+        ),
+    ).fetchall()
+    events = tuple(_event(row) for row in rows)
+    return events, rows[-1][0] if rows else wanted.after, len(rows) == wanted.limit
+
+
+def fetch_job_lines(
+    cx: sqlite3.Connection, query: FetchJobLines
+) -> tuple[tuple[JobLineEnded, ...], bool]:
+    """Ended lines after the cursor, and whether nothing more will ever come."""
+    job = cx.execute(
+        "SELECT sealed, lines, ended FROM job WHERE id = ? AND (? IS NULL OR tenant = ?)",
+        (query.job, query.tenant, query.tenant),
+    ).fetchone()
+    if job is None:
+        raise NotFound(f"no job {query.job}")
+    cursor = "line" if query.ordered else "ended"
+    rows = cx.execute(
+        f"SELECT {_ANSWER_COLUMNS}, l.line, l.custom_id, l.url, l.error, l.ended"  # noqa: S608
+        " FROM job_line l LEFT JOIN task t ON t.seq = l.task LEFT JOIN result r ON r.task = l.task"
+        f" WHERE l.job = ? AND l.{cursor} > ? ORDER BY l.{cursor} LIMIT ?",
+        (query.job, query.after, query.limit),
+    )
+    lines: list[JobLineEnded] = []
+    size, exhausted = 0, True
+    for row in rows:
+        line, custom_id, url, error, ended = row[-5:]
+        if ended is None or size > PAGE_BYTES_MAX:
+            exhausted = False
+            break
+        answer = _answer(row) if row[0] is not None else None
+        size += len(answer.result.text) if answer and answer.result else 0
+        lines.append(
+            JobLineEnded(
+                line, line if query.ordered else ended, custom_id, url, answer, error_of(error)
+            )
+        )
+    sealed, total, ended_count = job
+    done = bool(sealed) and exhausted and len(lines) < query.limit and ended_count == total
+    return tuple(lines), done
+
+
+def fetch_backlog(cx: sqlite3.Connection, query: FetchBacklog) -> tuple[Key, ...]:
+    rank, seq = query.after or (-(2**63), 0)
+    return tuple(
+        cx.execute(
+            "SELECT rank, seq FROM task WHERE state = 'pending' AND (rank, seq) > (?, ?)"
+            " ORDER BY rank, seq LIMIT ?",
+            (rank, seq, query.limit),
+        ).fetchall()
+    )
+
+
+def fetch_summary(cx: sqlite3.Connection, _query: FetchSummary) -> Summary:
+    rows = cx.execute("SELECT state, count(*) FROM task GROUP BY state").fetchall()
+    due = cx.execute("SELECT min(wake_at) FROM task WHERE wake_at IS NOT NULL").fetchone()
+    return Summary({TaskState(state): count for state, count in rows}, due[0])
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    seq, task, tenant, before, after, attempt, at, cost = row
+    before = None if before is None else TaskState(before)
+    return Event(seq, task, tenant, before, TaskState(after), attempt, at, cost)
+
+
+def _answer(row: tuple[Any, ...]) -> Answer:
+    text, finish_reason, *usage = row[TASK_WIDTH : TASK_WIDTH + 5]
+    output = None if text is None else Output(text, finish_reason, Usage(*usage))
+    return Answer(task_of(row), output)

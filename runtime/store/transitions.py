@@ -1,0 +1,39 @@
+"""The one table of legal state changes. Whatever is not listed is refused and never stored.
+
+scheduled ─┐
+blocked ───┼─▶ pending ─▶ running ─▶ succeeded
+paused ◀───┘     ▲  ▲        │
+                 │  └────────┤ put back, uncharged
+                 └ retrying ◀┼─▶ dead
+                             └─▶ cancelled, expired   (from every state that has not ended)
+"""
+
+from __future__ import annotations
+
+from autoglm.types import TaskState as S
+
+_WAITING = (S.SCHEDULED, S.BLOCKED, S.PAUSED, S.PENDING, S.RETRYING)
+
+LEGAL: frozenset[tuple[S | None, S]] = frozenset(
+    {
+        (None, S.PENDING),
+        (None, S.BLOCKED),
+        (None, S.SCHEDULED),
+        (S.SCHEDULED, S.PENDING),
+        (S.BLOCKED, S.PENDING),
+        (S.PENDING, S.PAUSED),
+        (S.PAUSED, S.PENDING),
+        (S.RETRYING, S.PENDING),
+        (S.PENDING, S.RUNNING),
+        (S.RUNNING, S.SUCCEEDED),
+        (S.RUNNING, S.PENDING),
+        (S.RUNNING, S.RETRYING),
+        (S.RUNNING, S.DEAD),
+        *((state, S.CANCELLED) for state in (*_WAITING, S.RUNNING)),
+        *((state, S.EXPIRED) for state in (*_WAITING, S.RUNNING)),
+    }
+)
+
+
+def legal(before: S | None, after: S) -> bool:
+    return (before, after) in LEGAL

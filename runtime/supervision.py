@@ -1,0 +1,200 @@
+"""Supervisors: they start children in order, and start them again as each child's breaker allows.
+
+    root (one_for_one)   a child that fails is restarted alone
+    core (rest_for_one)  a child that fails takes along those started after it: they stand on it
+
+A supervisor is itself a child, so trees nest. When a child's breaker is hopeless the supervisor
+fails, and whoever supervises it decides; at the root that ends the process with the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import cast
+
+import anyio
+import msgspec
+
+from runtime.actor import Child, Statistics
+from runtime.breaker import Breaker, BreakerOptions, BreakerState
+from runtime.clock import Clock, Rng
+from runtime.mailbox import Mailbox
+
+log = logging.getLogger("autoglm.supervision")
+
+
+class Strategy(StrEnum):
+    ONE_FOR_ONE = "one_for_one"
+    REST_FOR_ONE = "rest_for_one"
+
+
+class ChildState(StrEnum):
+    STARTING = "starting"
+    RUNNING = "running"
+    HELD = "held"  # failed, and the breaker is open
+    STOPPED = "stopped"
+
+
+class Escalation(Exception):
+    """A child could not be brought back; the message says which one and its last error."""
+
+
+class ChildSpec(msgspec.Struct, frozen=True):
+    """What a supervisor needs to know of one child. `start` makes a fresh instance each time."""
+
+    name: str
+    start: Callable[[], Child]
+    mailboxes: tuple[Mailbox[object], ...] = ()
+    """They belong to the child's address: they outlive its instances."""
+    breaker: BreakerOptions = BreakerOptions()
+
+
+class ChildStatistics(msgspec.Struct, frozen=True):
+    """One child, seen from its supervisor."""
+
+    name: str
+    state: ChildState
+    breaker: BreakerState
+    restarts: int
+    mailbox: int
+    processed: int
+    last_error: str | None
+
+
+class SupervisorStatistics(Statistics, frozen=True):
+    children: tuple[ChildStatistics, ...]
+
+
+class Supervised:
+    """One child with its history. `retry_after` lets askers fail fast while it is held."""
+
+    def __init__(self, spec: ChildSpec) -> None:
+        self.spec = spec
+        self.breaker = Breaker(spec.breaker)
+        self.state = ChildState.STARTING
+        self.instance: Child | None = None
+        self.restarts = 0
+        self.last_error: str | None = None
+
+    def retry_after(self, now: float) -> float | None:
+        """Seconds until the child may be back; None while nothing holds it."""
+        return self.breaker.wait_s(now) if self.state is ChildState.HELD else None
+
+    def statistics(self) -> ChildStatistics:
+        boxes = [mailbox.statistics() for mailbox in self.spec.mailboxes]
+        return ChildStatistics(
+            name=self.spec.name,
+            state=self.state,
+            breaker=self.breaker.state,
+            restarts=self.restarts,
+            mailbox=sum(box.waiting for box in boxes),
+            processed=sum(box.processed for box in boxes),
+            last_error=self.last_error,
+        )
+
+
+class Supervisor:
+    """Runs its children until cancelled; raises Escalation when one can't be kept."""
+
+    def __init__(
+        self,
+        name: str,
+        strategy: Strategy,
+        specs: Sequence[ChildSpec],
+        clock: Clock,
+        rng: Rng,
+    ) -> None:
+        self.name = name
+        self.children = [Supervised(spec) for spec in specs]
+        self._strategy = strategy
+        self._clock = clock
+        self._rng = rng
+
+    async def run(self, started: Callable[[], None]) -> None:
+        if self._strategy is Strategy.REST_FOR_ONE:
+            await self._keep(0, started)
+        async with anyio.create_task_group() as group:
+            for position in range(len(self.children)):
+                ready = anyio.Event()
+                group.start_soon(self._keep, position, ready.set)
+                # A child that can't start yet must not keep its siblings from starting.
+                with anyio.move_on_after(self.children[position].spec.breaker.delay_first_s):
+                    await ready.wait()
+            started()
+
+    def statistics(self) -> SupervisorStatistics:
+        return SupervisorStatistics(tuple(child.statistics() for child in self.children))
+
+    async def _keep(self, position: int, started: Callable[[], None]) -> None:
+        """Keep one child running and, where the strategy ties them, those after it."""
+        child = self.children[position]
+        tied = self._strategy is Strategy.REST_FOR_ONE and position + 1 < len(self.children)
+        while True:
+            await self._hold(child)
+            async with anyio.create_task_group() as group:
+                ready = anyio.Event()
+                if tied:
+                    group.start_soon(self._keep_rest, ready, position + 1, started)
+                await self._run_once(child, ready, started if not tied else None)
+                group.cancel_scope.cancel()
+            if child.breaker.hopeless:
+                raise Escalation(f"{child.spec.name} keeps failing: {child.last_error}")
+            child.restarts += 1
+
+    async def _keep_rest(
+        self, ready: anyio.Event, position: int, started: Callable[[], None]
+    ) -> None:
+        await ready.wait()
+        await self._keep(position, started)
+
+    async def _hold(self, child: Supervised) -> None:
+        now = self._clock.monotonic()
+        while (delay := child.breaker.wait_s(now)) > 0:
+            child.state = ChildState.HELD
+            await self._clock.sleep(delay)
+            now = self._clock.monotonic()
+        child.breaker.try_now(now)
+
+    async def _run_once(
+        self, child: Supervised, ready: anyio.Event, started: Callable[[], None] | None
+    ) -> None:
+        """Run a fresh instance until it fails, and let the breaker know how it went."""
+        begun: list[float] = []
+
+        def on_started() -> None:
+            begun.append(self._clock.monotonic())
+            child.state = ChildState.RUNNING
+            if child.breaker.state is BreakerState.HALF_OPEN:
+                child.breaker.succeeded()
+            ready.set()
+            if started is not None:
+                started()
+
+        child.state = ChildState.STARTING
+        child.instance = child.spec.start()
+        try:
+            await child.instance.run(on_started)
+            error: BaseException = RuntimeError("returned")
+        except Exception as caught:
+            error = caught
+        finally:
+            child.state = ChildState.STOPPED
+            for mailbox in child.spec.mailboxes:
+                mailbox.restore(child.spec.name)
+        now = self._clock.monotonic()
+        if begun and now - begun[0] >= child.spec.breaker.stable_s:
+            child.breaker.settled()
+        child.breaker.failed(now, self._rng.random())
+        child.last_error = describe(error)
+        log.warning("%s failed: %s", child.spec.name, child.last_error, exc_info=error)
+
+
+def describe(error: BaseException) -> str:
+    """The first cause of `error`, on one line."""
+    cause = error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
+    text = " ".join(str(cause).split())
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
