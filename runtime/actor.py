@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+import anyio
 import msgspec
 
+from runtime.alarm import Alarm
 from runtime.mailbox import Mailbox
 
 M = TypeVar("M")
@@ -41,6 +43,8 @@ class Actor(Generic[M]):
 
     def __init__(self, mailbox: Mailbox[M]) -> None:
         self.mailbox = mailbox
+        self.alarms: list[Alarm] = []
+        """They run as long as the actor does."""
 
     async def on_start(self) -> None:
         """Get ready; the mailbox is read only afterwards."""
@@ -59,16 +63,22 @@ class Actor(Generic[M]):
         return Statistics()
 
     async def run(self, started: Callable[[], None]) -> None:
-        mailbox, handle = self.mailbox, self.handle
         try:
-            await self.on_start()
-            started()
-            await self.settle()
-            while True:
-                for message in await mailbox.drain(BATCH_MAX):
-                    mailbox.taken()
-                    handle(message)
-                mailbox.done()
+            async with anyio.create_task_group() as group:
+                for alarm in self.alarms:
+                    group.start_soon(alarm.run)
+                await self.on_start()
+                started()
                 await self.settle()
+                await self._work()
         finally:
             await self.on_stop()
+
+    async def _work(self) -> None:
+        mailbox, handle = self.mailbox, self.handle
+        while True:
+            for message in await mailbox.drain(BATCH_MAX):
+                mailbox.taken()
+                handle(message)
+            mailbox.done()
+            await self.settle()

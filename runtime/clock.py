@@ -44,6 +44,21 @@ class SystemClock:
         await anyio.sleep(seconds)
 
 
+class SteadyWall:
+    """Wall time as it was when this began, going on by the monotonic clock.
+
+    A jump of the machine's clock while we run neither fires what is not due nor holds up what is.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._wall_ms = clock.wall_ms()
+        self._began = clock.monotonic()
+
+    def now_ms(self) -> int:
+        return self._wall_ms + int((self._clock.monotonic() - self._began) * 1000)
+
+
 def system_rng() -> Rng:
     """Randomness seeded by the operating system."""
     return random.Random()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import msgspec
@@ -46,7 +46,7 @@ class ChildSpec(msgspec.Struct, frozen=True):
 
     name: str
     start: Callable[[], Child]
-    mailboxes: tuple[Mailbox[object], ...] = ()
+    mailboxes: tuple[Mailbox[Any], ...] = ()
     """They belong to the child's address: they outlive its instances."""
     breaker: BreakerOptions = BreakerOptions()
 
@@ -113,15 +113,17 @@ class Supervisor:
         self._rng = rng
 
     async def run(self, started: Callable[[], None]) -> None:
+        try:
+            await self._run(started)
+        except Exception as error:
+            raise _find_escalation(error) or error from None
+
+    async def _run(self, started: Callable[[], None]) -> None:
         if self._strategy is Strategy.REST_FOR_ONE:
             await self._keep(0, started)
         async with anyio.create_task_group() as group:
             for position in range(len(self.children)):
-                ready = anyio.Event()
-                group.start_soon(self._keep, position, ready.set)
-                # A child that can't start yet must not keep its siblings from starting.
-                with anyio.move_on_after(self.children[position].spec.breaker.delay_first_s):
-                    await ready.wait()
+                group.start_soon(self._keep, position, _nobody_waits)
             started()
 
     def statistics(self) -> SupervisorStatistics:
@@ -178,6 +180,8 @@ class Supervisor:
             await child.instance.run(on_started)
             error: BaseException = RuntimeError("returned")
         except Exception as caught:
+            if escalation := _find_escalation(caught):
+                raise escalation from None
             error = caught
         finally:
             child.state = ChildState.STOPPED
@@ -189,6 +193,19 @@ class Supervisor:
         child.breaker.failed(now, self._rng.random())
         child.last_error = describe(error)
         log.warning("%s failed: %s", child.spec.name, child.last_error, exc_info=error)
+
+
+def _find_escalation(error: BaseException) -> Escalation | None:
+    if isinstance(error, Escalation):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return next((found for each in inner if (found := _find_escalation(each))), None)
+    return None
+
+
+def _nobody_waits() -> None:
+    """Siblings in one_for_one don't stand on each other."""
 
 
 def describe(error: BaseException) -> str:

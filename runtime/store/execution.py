@@ -22,18 +22,18 @@ def claim_tasks(tx: Transaction, write: ClaimTasks) -> tuple[ClaimedTask, ...]:
         row = tx.cx.execute(
             "UPDATE task SET state = 'running', attempt = attempt + 1, owner = ?, started_at = ?"
             " WHERE seq = ? AND state = 'pending'"
-            " RETURNING id, attempt, failures, priority, rank, stream",
+            " RETURNING id, attempt, failures, deaths, priority, rank, stream",
             (write.owner, tx.now_ms, seq),
         ).fetchone()
         if row is None:
             continue
-        id, attempt, failures, priority, rank, stream = row
+        id, attempt, failures, deaths, priority, rank, stream = row
         (body,) = tx.cx.execute("SELECT body FROM payload WHERE task = ?", (seq,)).fetchone()
         payload = _decode.decode(body)
         tx.move(seq, TaskState.PENDING, TaskState.RUNNING, attempt)
         claimed.append(
             ClaimedTask(
-                *(seq, id, attempt, failures, priority, rank, bool(stream)),
+                *(seq, id, attempt, failures, deaths, priority, rank, bool(stream)),
                 *(payload.messages, payload.prompt, payload.sampling),
             )
         )
@@ -47,13 +47,15 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
 def _record(tx: Transaction, outcome: Outcome) -> bool:
     state, seq = outcome.state, outcome.seq
     row = tx.cx.execute(
-        "UPDATE task SET state = ?, owner = NULL, failures = failures + ?, finished_at = ?,"
+        "UPDATE task SET state = ?, owner = NULL, failures = failures + ?,"
+        " deaths = deaths + ?, finished_at = ?,"
         " error = coalesce(?, error), wake_at = CASE WHEN ? THEN NULL ELSE"
         " min(coalesce(?, expires_at), coalesce(expires_at, ?)) END"
         " WHERE seq = ? AND state = 'running' AND attempt = ?"
         " RETURNING id, rank, shared, wake_at",
         (
-            *(state, int(outcome.charged), tx.now_ms if state.ended else None),
+            *(state, int(outcome.charged), int(outcome.died)),
+            tx.now_ms if state.ended else None,
             *(error_text(outcome.error), state.ended),
             *(_retry_at(tx, outcome), _retry_at(tx, outcome)),
             *(seq, outcome.attempt),

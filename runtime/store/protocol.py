@@ -69,6 +69,8 @@ class Outcome(msgspec.Struct, frozen=True):
     error: ErrorInfo | None = None
     charged: bool = False
     """Whether the failure counts towards the task's limit."""
+    died: bool = False
+    """Whether the engine died while it ran."""
     retry_in_ms: int = 0
     cost: int = 0
 
@@ -108,6 +110,8 @@ class ClaimedTask(msgspec.Struct, frozen=True):
     id: str
     attempt: int
     failures: int
+    deaths: int
+    """Engine deaths it was present at."""
     priority: int
     rank: int
     stream: bool

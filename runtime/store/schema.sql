@@ -9,6 +9,7 @@ CREATE TABLE task (
     rank        INTEGER NOT NULL,           -- smaller runs first
     attempt     INTEGER NOT NULL DEFAULT 0, -- fences late writers
     failures    INTEGER NOT NULL DEFAULT 0,
+    deaths      INTEGER NOT NULL DEFAULT 0, -- engine deaths it was present at
     owner       TEXT,                       -- the batcher it is claimed for
     tenant      TEXT    NOT NULL,
     queue       TEXT    NOT NULL,

@@ -86,12 +86,12 @@ class SqliteStore:
         try:
             # A commit that has begun is seen through: who is cancelled meanwhile learns it later.
             with anyio.CancelScope(shield=True):
-                committed = await _on_thread(
+                return await _on_thread(
                     writer, lambda cx: transact(cx, counters, writes, now_ms, rank_of)
                 )
         except sqlite3.Error as error:
             raise p.StoreError(_explain(self.path, error)) from error
-        return committed
+        raise AssertionError("a shielded scope was cancelled")
 
     async def query(self, query: p.Query) -> Any:
         assert self._reader is not None, "the store is not open"

@@ -1,0 +1,290 @@
+"""The batcher: feeds one engine and records what comes out of it.
+
+Owns the tasks that are claimed for its engine and not in it yet. Accepts `TasksAssigned` from the
+scheduler, `TasksStopped` from the persister, the answers to its commits, and the engine's signal.
+Emits requests to the engine in batches, `RecordOutcomes` to the persister, and `WantTasks` to the
+scheduler: a little more than the free slots, so that a slot that frees finds a task claimed.
+
+What is in the engine belongs to the engine's address and is kept there until its outcome is
+committed, so a batcher that restarts adopts it. What was only staged is put back, uncharged, when
+the successor starts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, assert_never
+
+import msgspec
+
+from actors.messages import (
+    BatcherMessage,
+    Commit,
+    DemandWithdrawn,
+    Drain,
+    Refused,
+    TasksAssigned,
+    TasksStopped,
+    WantTasks,
+)
+from actors.policy.merge import Staged, Trigger, decide, prefix_order
+from actors.policy.retry import outcome
+from model.engine import Completion, EngineRequest
+from model.hosted import Flight, HostedEngine
+from runtime.actor import Actor, Statistics
+from runtime.alarm import Alarm
+from runtime.clock import Clock, Rng
+from runtime.config import Config
+from runtime.mailbox import ActorDied, Answered, Mailbox, Signal
+from runtime.store.protocol import ClaimedTask, PutBack, RecordOutcomes
+
+CAPACITY = 4096
+LOOKAHEAD = 0.25
+"""Tasks claimed beyond the engine's slots, as a share of them."""
+PATIENCE_S = 0.02
+"""How soon to ask again where there was no room to ask."""
+
+
+class _Recording(msgspec.Struct, frozen=True):
+    """Outcomes on their way to the store."""
+
+    flights: tuple[Flight[ClaimedTask], ...]
+
+
+class _Reconciling(msgspec.Struct, frozen=True):
+    """The first commit: what is claimed for us and not here goes back."""
+
+
+class BatcherStatistics(Statistics, frozen=True):
+    staged: int
+    flying: int
+    batches: int
+    requests: int
+    triggers: dict[str, int]
+
+
+class Totals:
+    """What was sent since the server started; outlives the batcher's instances."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.requests = 0
+        self.triggers: Counter[str] = Counter()
+
+
+class Batcher(Actor[BatcherMessage]):
+    def __init__(
+        self,
+        name: str,
+        mailbox: Mailbox[BatcherMessage],
+        engine: HostedEngine[ClaimedTask],
+        persister: Mailbox[Commit],
+        scheduler: Mailbox[Any],
+        config: Config,
+        clock: Clock,
+        rng: Rng,
+        totals: Totals,
+    ) -> None:
+        super().__init__(mailbox)
+        self.name = name
+        self._engine = engine
+        self._persister = persister
+        self._scheduler = scheduler
+        self._config = config
+        self._clock = clock
+        self._rng = rng
+        self._totals = totals
+        self._alarm = Alarm(clock, Signal(mailbox.bell))
+        self.alarms.append(self._alarm)
+        self._staged: list[Staged] = []
+        """Claimed, in order of rank, not in the engine yet."""
+        self._dispatched: dict[int, Flight[ClaimedTask]] = {}
+        """In the engine, by task number, in the order they were sent."""
+        self._deadlines: dict[int, float] = {}
+        """When an attempt has taken too long, by task number, in the same order."""
+        self._to_record: list[Flight[ClaimedTask]] = []
+        self._recording = 0
+        self._asked = 0
+        """Tasks asked of the scheduler that have not come."""
+        self._alone = False
+        """Whether what flies is one suspect that must stay alone."""
+        self._draining = False
+        self._void: frozenset[tuple[int, int]] = frozenset()
+        """`(task, attempt)` put back at our start: an assignment under way to us is void."""
+
+    async def on_start(self) -> None:
+        engine = self._engine
+        engine.changed = Signal(self.mailbox.bell)
+        engine.take_ended()
+        for flight in engine.flights():
+            self._dispatched[flight.task.seq] = flight
+            self._deadlines[flight.task.seq] = self._deadline()
+            if flight.ended is not None:
+                self._to_record.append(flight)
+        reply = self.mailbox.reserve(_Reconciling())
+        assert reply is not None, "no room for a reply at the start"
+        held = frozenset(self._dispatched)
+        await self._persister.put(Commit(PutBack(self.name, held), reply))
+        self._scheduler.put_nowait(DemandWithdrawn(self.name))
+
+    def handle(self, message: BatcherMessage) -> None:
+        match message:
+            case TasksAssigned(tasks):
+                self._on_assigned(tasks)
+            case TasksStopped(seqs):
+                self._on_stopped(seqs)
+            case Drain():
+                self._draining = True
+            case Answered(_Recording() as recording, answer):
+                self._on_recorded(recording, answer)
+            case Answered(_Reconciling(), answer):
+                if not isinstance(answer, Refused | ActorDied):
+                    self._void = frozenset(answer)
+            case Answered():
+                raise TypeError(f"an answer to nothing we asked: {message!r}")
+            case _:
+                assert_never(message)
+
+    async def settle(self) -> None:
+        self._alarm.rang()
+        self._time_out()
+        self._collect()
+        self._dispatch()
+        self._ask_for_more()
+        await self._record()
+
+    def statistics(self) -> BatcherStatistics:
+        totals = self._totals
+        return BatcherStatistics(
+            len(self._staged),
+            self._engine.flying,
+            totals.batches,
+            totals.requests,
+            dict(totals.triggers),
+        )
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────
+
+    def _on_assigned(self, tasks: tuple[ClaimedTask, ...]) -> None:
+        now = self._clock.monotonic()
+        self._asked = max(0, self._asked - len(tasks))
+        self._staged += [
+            Staged(task, now) for task in tasks if (task.seq, task.attempt) not in self._void
+        ]
+        self._staged.sort(key=lambda staged: staged.order)
+
+    def _on_stopped(self, seqs: tuple[int, ...]) -> None:
+        gone = set(seqs)
+        self._staged = [staged for staged in self._staged if staged.task.seq not in gone]
+        flights = [self._dispatched.pop(seq) for seq in seqs if seq in self._dispatched]
+        self._engine.abort([flight.request.id for flight in flights])
+
+    def _on_recorded(self, recording: _Recording, answer: object) -> None:
+        self._recording -= 1
+        if isinstance(answer, Refused | ActorDied):
+            self._to_record += recording.flights
+            self._alarm.no_later_than(self._clock.monotonic() + PATIENCE_S)
+            return
+        for flight in recording.flights:
+            self._engine.release(flight)
+
+    # ── turns ────────────────────────────────────────────────────────────────────────────────
+
+    def _time_out(self) -> None:
+        """End attempts that take too long, as failures of theirs."""
+        now = self._clock.monotonic()
+        while self._deadlines:
+            seq, deadline = next(iter(self._deadlines.items()))
+            flight = self._dispatched.get(seq)
+            if flight is not None and flight.ended is None and deadline > now:
+                self._alarm.no_later_than(deadline)
+                return
+            del self._deadlines[seq]
+            if flight is not None and flight.ended is None:
+                limit = self._config.retry.attempt_timeout_s
+                self._engine.time_out(flight, f"not answered within {limit:g} s")
+
+    def _collect(self) -> None:
+        for flight in self._engine.take_ended():
+            if self._dispatched.pop(flight.task.seq, None) is not None:
+                self._to_record.append(flight)
+        if self._engine.info is None or self._draining:
+            self._hand_back()
+
+    def _hand_back(self) -> None:
+        """What the engine has not begun is for whoever has an engine first."""
+        if self._asked and self._scheduler.put_nowait(DemandWithdrawn(self.name)):
+            self._asked = 0
+        for task in (staged.task for staged in self._staged):
+            flight = Flight(_request(task), task)
+            flight.ended = Completion(task.id, task.attempt, finish_reason="abort")
+            self._to_record.append(flight)
+        self._staged = []
+
+    def _dispatch(self) -> None:
+        engine, now = self._engine, self._clock.monotonic()
+        window_s = self._config.batch.window_ms / 1000
+        if engine.flying == 0:
+            self._alone = False
+        while self._staged and not self._alone:
+            size_max = self._config.batch.max_size or max(1, engine.free)
+            batch = decide(self._staged, engine.free, engine.flying, now, window_s, size_max)
+            if batch is None:
+                break
+            self._send(batch.trigger, batch.count)
+        if engine.free == 0 or self._alone:
+            for staged in self._staged:
+                staged.blocked = True
+        elif self._staged:
+            self._alarm.no_later_than(min(s.since for s in self._staged) + window_s)
+
+    def _send(self, trigger: Trigger, count: int) -> None:
+        tasks = [staged.task for staged in self._staged[:count]]
+        del self._staged[:count]
+        tasks.sort(key=prefix_order)
+        self._alone = trigger is Trigger.ALONE
+        flights = [Flight(_request(task), task, alone=self._alone) for task in tasks]
+        deadline = self._deadline()
+        for flight in flights:
+            self._dispatched[flight.task.seq] = flight
+            self._deadlines.pop(flight.task.seq, None)
+            self._deadlines[flight.task.seq] = deadline
+        self._engine.submit(flights)
+        self._totals.batches += 1
+        self._totals.requests += count
+        self._totals.triggers[trigger] += 1
+
+    def _ask_for_more(self) -> None:
+        info = self._engine.info
+        if info is None or self._draining:
+            return
+        target = info.slots + max(1, int(info.slots * LOOKAHEAD))
+        want = target - len(self._staged) - self._engine.flying - self._asked
+        if want <= 0:
+            return
+        if self._scheduler.put_nowait(WantTasks(self.name, want)):
+            self._asked += want
+        else:
+            self._alarm.no_later_than(self._clock.monotonic() + PATIENCE_S)
+
+    async def _record(self) -> None:
+        if not self._to_record:
+            return
+        flights, self._to_record = tuple(self._to_record), []
+        reply = self.mailbox.reserve(_Recording(flights))
+        if reply is None:
+            self._to_record = list(flights)
+            return
+        retry, draw = self._config.retry, self._rng.random
+        outcomes = tuple(outcome(flight, retry, draw()) for flight in flights)
+        self._recording += 1
+        await self._persister.put(Commit(RecordOutcomes(outcomes), reply))
+
+    def _deadline(self) -> float:
+        return self._clock.monotonic() + self._config.retry.attempt_timeout_s
+
+
+def _request(task: ClaimedTask) -> EngineRequest:
+    return EngineRequest(
+        task.id, task.attempt, task.messages, task.prompt, task.sampling, task.stream
+    )

@@ -1,0 +1,135 @@
+"""One client's connection: bytes in, frames out, and never more memory than a bound.
+
+Many requests come with one read and many replies go with one write. A client that does not read
+loses its chunks first (they are provisional), then its connection. One that asks for too much at
+once is simply not read from for a while: the back-pressure is the socket's own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import anyio
+from anyio.abc import SocketStream
+
+from autoglm.errors import ProtocolError
+from autoglm.wire import (
+    Chunk,
+    FrameSplitter,
+    Reply,
+    Request,
+    decode_request,
+    encode_frame,
+    refusal,
+)
+from runtime.mailbox import Bell
+
+log = logging.getLogger("autoglm.frontdoor")
+
+READ_BYTES = 256 * 1024
+PENDING_MAX = 2048
+"""Requests of one connection under way; at this many we stop reading from it."""
+OUTBOX_BYTES_MAX = 64 * 1024 * 1024
+CHUNK_OUTBOX_BYTES_MAX = 1024 * 1024
+"""A reader this far behind gets no chunks until it has caught up."""
+
+
+class Connection:
+    """Its state is the frontdoor's; `serve` runs as long as the client stays."""
+
+    def __init__(
+        self, stream: SocketStream, on_request: Callable[[Connection, Request], None]
+    ) -> None:
+        self.tenant: str | None = None
+        """None: the operator, who sees every tenant."""
+        self.greeted = False
+        self.pending: set[int] = set()
+        """Requests that are still to be answered."""
+        self.watching: dict[int, str] = {}
+        """Task ids that a request waits for, by `rid`."""
+        self.closed = False
+        self._stream = stream
+        self._on_request = on_request
+        self._outbox: list[bytes] = []
+        self._outbox_bytes = 0
+        self._outbox_bell = Bell()
+        self._room = anyio.Event()
+
+    async def serve(self) -> None:
+        """Until the client leaves or breaks the protocol. Raises nothing."""
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._write)
+                await self._read()
+                group.cancel_scope.cancel()
+        except* (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            pass  # the client is gone; whoever waited for an answer does not any more
+        finally:
+            self.closed = True
+            await anyio.aclose_forcefully(self._stream)
+
+    def reply(self, message: Reply, *, last: bool = True) -> None:
+        """Queue a reply; `last`: nothing more will be said of its request."""
+        if self.closed:
+            return
+        behind = self._outbox_bytes
+        if isinstance(message, Chunk) and behind > CHUNK_OUTBOX_BYTES_MAX:
+            return
+        if behind > OUTBOX_BYTES_MAX:
+            log.warning("a client does not read its replies: closing its connection")
+            self.close()
+            return
+        try:
+            frame = encode_frame(message)
+        except ProtocolError as error:
+            frame = encode_frame(refusal(message.rid, error))
+        self._outbox.append(frame)
+        self._outbox_bytes += len(frame)
+        self._outbox_bell.ring()
+        if last:
+            self.pending.discard(message.rid)
+            self.watching.pop(message.rid, None)
+            if len(self.pending) < PENDING_MAX:
+                self._room.set()
+
+    def close(self) -> None:
+        self.closed = True
+        self._outbox_bell.ring()
+
+    async def _read(self) -> None:
+        splitter = FrameSplitter()
+        while not self.closed:
+            try:
+                data = await self._stream.receive(READ_BYTES)
+            except anyio.EndOfStream:
+                return
+            try:
+                for body in splitter.feed(data):
+                    self._take(decode_request(body))
+            except ProtocolError as error:
+                self.reply(refusal(0, error))
+                await self._flush()
+                return
+            while len(self.pending) >= PENDING_MAX and not self.closed:
+                self._room = anyio.Event()
+                await self._room.wait()
+
+    def _take(self, request: Request) -> None:
+        if request.rid < 1 or request.rid in self.pending:
+            raise ProtocolError(f"rid {request.rid} is not a fresh positive number")
+        self.pending.add(request.rid)
+        self._on_request(self, request)
+
+    async def _write(self) -> None:
+        while not self.closed:
+            await self._outbox_bell.wait_rung()
+            await self._flush()
+        await anyio.aclose_forcefully(self._stream)
+
+    async def _flush(self) -> None:
+        while self._outbox:
+            frames, self._outbox = self._outbox, []
+            data = b"".join(frames)
+            await self._stream.send(data)
+            self._outbox_bytes -= len(data)

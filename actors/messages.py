@@ -1,0 +1,103 @@
+"""The messages between actors. Commands are imperative, events past tense.
+
+They are passed by reference inside this process and never encoded. A message with a `reply` is a
+question: its answer comes to the asker's mailbox as `Answered`.
+
+    frontdoor ── Commit(InsertTasks, …) ──▶ persister (intake)
+    scheduler, batcher ── Commit(ClaimTasks, RecordOutcomes, …) ──▶ persister (engine's lane)
+    frontdoor, scheduler ── Ask(Fetch…) ──▶ reader
+    persister ── TasksReady ──▶ scheduler ── TasksAssigned ──▶ batcher ── WantTasks ──▶ scheduler
+    persister ── TasksEnded ──▶ frontdoor       persister ── TasksStopped ──▶ batcher
+    engine ── TextsArrived ──▶ frontdoor        frontdoor ── GetStatus ──▶ monitor
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from autoglm.errors import AutoGLMError
+from model.engine import Progress
+from runtime.mailbox import Answered, Reply
+from runtime.store.protocol import ClaimedTask, Ending, Key, Query, StoreError, Write
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """To the persister: make this write durable. Answered by its result, or a `Refused`."""
+
+    write: Write
+    reply: Reply | None = None
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """To the reader: answered by the query's result, or a `Refused`."""
+
+    query: Query
+    reply: Reply
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The answer when a write or a query could not be carried out; nothing was changed."""
+
+    error: AutoGLMError | StoreError
+
+
+class TasksReady(msgspec.Struct, frozen=True):
+    """These became pending, and the commit is done."""
+
+    keys: tuple[Key, ...]
+
+
+class DemandWithdrawn(msgspec.Struct, frozen=True):
+    """A batcher begins anew, or its engine is down: whatever it had asked for is void."""
+
+    batcher: str
+
+
+class WantTasks(msgspec.Struct, frozen=True):
+    """A batcher has room for so many more."""
+
+    batcher: str
+    count: int
+
+
+class TasksAssigned(msgspec.Struct, frozen=True):
+    """Claimed for this batcher, after the commit. Fewer than `wanted` when some were gone."""
+
+    tasks: tuple[ClaimedTask, ...]
+
+
+class TasksStopped(msgspec.Struct, frozen=True):
+    """These ended while they ran (cancelled, expired): stop them in the engine."""
+
+    seqs: tuple[int, ...]
+
+
+class TasksEnded(msgspec.Struct, frozen=True):
+    """These have ended, and the commit is done; something may be told of these jobs."""
+
+    endings: tuple[Ending, ...]
+    jobs: frozenset[str]
+
+
+class TextsArrived(msgspec.Struct, frozen=True):
+    """Provisional pieces of running answers."""
+
+    pieces: tuple[Progress, ...]
+
+
+class Drain(msgspec.Struct, frozen=True):
+    """The server is to end: begin nothing more. Batchers hand back what they have not begun."""
+
+
+class GetStatus(msgspec.Struct, frozen=True):
+    """To the monitor. Answered by `autoglm.types.Status`."""
+
+    reply: Reply
+
+
+PersisterMessage = Commit
+ReaderMessage = Ask
+SchedulerMessage = TasksReady | DemandWithdrawn | WantTasks | Drain | Answered
+BatcherMessage = TasksAssigned | TasksStopped | Drain | Answered
+FrontdoorMessage = TasksEnded | TextsArrived | Answered
+MonitorMessage = GetStatus

@@ -1,0 +1,108 @@
+"""The monitor: one picture of the whole, for whoever asks.
+
+Owns nothing but where to look. Accepts `GetStatus` and answers with a `Status`, put together from
+the `statistics()` of the supervisors, the persister, the batchers and the engines; it changes
+nothing and loses nothing when it dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.batcher import Totals
+from actors.messages import MonitorMessage
+from autoglm.types import (
+    ActorStatus,
+    BatchStatus,
+    EngineStatus,
+    ServerStatus,
+    Status,
+    TaskState,
+)
+from model.hosted import HostedEngine, HostState
+from runtime.actor import Actor
+from runtime.mailbox import Mailbox
+from runtime.supervision import ChildState, Supervised
+
+CAPACITY = 256
+
+
+class Sources:
+    """Where the monitor looks; filled in by the tree."""
+
+    def __init__(
+        self,
+        server: Callable[[], ServerStatus],
+        tasks: Callable[[], dict[TaskState, int]],
+        actors: Sequence[Supervised],
+        engines: Sequence[tuple[HostedEngine[Any], Supervised]],
+        totals: Sequence[Totals],
+        model: str,
+    ) -> None:
+        self.server = server
+        self.tasks = tasks
+        self.actors = actors
+        self.engines = engines
+        self.totals = totals
+        self.model = model
+
+
+class Monitor(Actor[MonitorMessage]):
+    def __init__(self, mailbox: Mailbox[MonitorMessage], sources: Sources) -> None:
+        super().__init__(mailbox)
+        self._sources = sources
+
+    def handle(self, message: MonitorMessage) -> None:
+        message.reply.send(self.status())
+
+    def status(self) -> Status:
+        sources = self._sources
+        tasks = sources.tasks()
+        return Status(
+            server=sources.server(),
+            tasks={state.value: tasks.get(state, 0) for state in TaskState},
+            engines=tuple(self._engine_status(engine, child) for engine, child in sources.engines),
+            actors=tuple(_actor_status(child) for child in sources.actors),
+            batches=_batch_status(sources.totals),
+        )
+
+    def _engine_status(self, engine: HostedEngine[Any], child: Supervised) -> EngineStatus:
+        seen = engine.statistics()
+        state = "down" if child.state is ChildState.HELD else seen.state.value
+        waiting = seen.load.waiting
+        return EngineStatus(
+            id=engine.name,
+            state=state,
+            breaker=child.breaker.state.value,
+            model=seen.info.model if seen.info else self._sources.model,
+            running=max(0, seen.flying - waiting),
+            waiting=waiting,
+            slots=seen.info.slots if seen.info else 0,
+            tokens_per_s=round(seen.tokens_per_s, 1),
+            pid=seen.pid,
+            choices=seen.info.choices if seen.info else (),
+            error=seen.last_error if seen.state is not HostState.READY else None,
+        )
+
+
+def _actor_status(child: Supervised) -> ActorStatus:
+    seen = child.statistics()
+    return ActorStatus(
+        name=seen.name,
+        state=seen.state.value,
+        restarts=seen.restarts,
+        breaker=seen.breaker.value,
+        mailbox=seen.mailbox,
+        processed=seen.processed,
+    )
+
+
+def _batch_status(totals: Sequence[Totals]) -> BatchStatus:
+    count = sum(total.batches for total in totals)
+    requests = sum(total.requests for total in totals)
+    triggers: dict[str, int] = {"size": 0, "window": 0, "idle": 0}
+    for total in totals:
+        for trigger, times in total.triggers.items():
+            triggers[trigger] = triggers.get(trigger, 0) + times
+    return BatchStatus(count, round(requests / count, 2) if count else 0.0, triggers)

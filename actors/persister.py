@@ -1,0 +1,161 @@
+"""The persister: the one writer of the store.
+
+Owns the write connection, the number of tasks in each state, and the time of the next thing due.
+Accepts `Commit` in two lanes. The engine's lane (claims, outcomes) is served before the intake
+(submissions, cancellations), so that work under way never waits for work to come.
+Emits, after the commit: the answers; `TasksReady` to the scheduler; `TasksEnded` to the frontdoor;
+`TasksStopped` to the batchers.
+
+It never waits for a mailbox: only edges into the persister may wait, and that is why the ring of
+actors can't deadlock. Answers go to room that the asker reserved; a scheduler or frontdoor whose
+mailbox is full gets a signal instead, and looks into the store by itself.
+
+When it dies, what was being committed may or may not be durable: its askers are told so and ask
+again, which is safe. Counts and times are read from the store at the next start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+
+from actors.messages import Commit, Refused, TasksEnded, TasksReady, TasksStopped
+from autoglm.errors import AutoGLMError
+from autoglm.types import TaskState
+from runtime.actor import Statistics
+from runtime.alarm import Alarm
+from runtime.clock import Clock
+from runtime.mailbox import Bell, Mailbox, Signal
+from runtime.store.protocol import (
+    Effects,
+    FetchSummary,
+    ReleaseDue,
+    Store,
+    StoreError,
+    Summary,
+)
+
+ENGINE_LANE_CAPACITY = 1024
+INTAKE_CAPACITY = 4096
+COMMIT_MAX = 512
+"""Writes in one transaction: bounds how long those in the next one wait."""
+
+
+class PersisterStatistics(Statistics, frozen=True):
+    tasks: dict[TaskState, int]
+    commits: int
+    writes: int
+
+
+class Outlets:
+    """Where the persister's news go; filled in by the tree."""
+
+    def __init__(
+        self,
+        scheduler: Mailbox[Any],
+        scheduler_missed: Signal,
+        frontdoor: Mailbox[Any],
+        frontdoor_missed: Signal,
+        batchers: Mapping[str, Mailbox[Any]],
+    ) -> None:
+        self.scheduler = scheduler
+        self.scheduler_missed = scheduler_missed
+        self.frontdoor = frontdoor
+        self.frontdoor_missed = frontdoor_missed
+        self.batchers = batchers
+
+
+class Persister:
+    def __init__(
+        self,
+        engine_lane: Mailbox[Commit],
+        intake: Mailbox[Commit],
+        store: Store,
+        outlets: Outlets,
+        clock: Clock,
+        now_ms: Callable[[], int],
+    ) -> None:
+        assert engine_lane.bell is intake.bell, "two lanes, one reader"
+        self._engine_lane = engine_lane
+        self._intake = intake
+        self._bell: Bell = intake.bell
+        self._store = store
+        self._outlets = outlets
+        self._clock = clock
+        self._now_ms = now_ms
+        self._due = Alarm(clock, Signal(self._bell))
+        self._tasks: dict[TaskState, int] = {}
+        """Tasks in each state; changed after commits only."""
+        self._commits = 0
+        self._writes = 0
+
+    async def run(self, started: Callable[[], None]) -> None:
+        summary: Summary = await self._store.query(FetchSummary())
+        self._tasks = {state: summary.counts.get(state, 0) for state in TaskState}
+        self._set_due(summary.next_due_ms)
+        started()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._due.run)
+            while True:
+                await self._bell.wait_rung()
+                if self._due.rang():
+                    await self._commit([Commit(ReleaseDue())])
+                await self._commit_all()
+
+    def statistics(self) -> PersisterStatistics:
+        return PersisterStatistics(dict(self._tasks), self._commits, self._writes)
+
+    async def _commit_all(self) -> None:
+        """One transaction after another until both lanes are empty."""
+        while len(self._engine_lane) or len(self._intake):
+            batch = self._engine_lane.drain_nowait(COMMIT_MAX)
+            batch += self._intake.drain_nowait(COMMIT_MAX - len(batch))
+            self._engine_lane.taken(COMMIT_MAX)
+            self._intake.taken(COMMIT_MAX)
+            await self._commit(batch)
+            self._engine_lane.done()
+            self._intake.done()
+
+    async def _commit(self, batch: list[Commit]) -> None:
+        try:
+            committed = await self._store.commit(
+                [message.write for message in batch], self._now_ms()
+            )
+        except StoreError as error:
+            for message in batch:
+                if message.reply is not None:
+                    message.reply.send(Refused(error))
+            raise  # our breaker paces the next try
+        self._commits += 1
+        self._writes += len(batch)
+        for message, result in zip(batch, committed.results, strict=True):
+            if message.reply is not None:
+                failed = isinstance(result, AutoGLMError | StoreError)
+                message.reply.send(Refused(result) if failed else result)
+        self._publish(committed.effects)
+
+    def _publish(self, effects: Effects) -> None:
+        """Tell of a commit. Nothing here waits."""
+        outlets = self._outlets
+        for state, change in effects.counts.items():
+            self._tasks[state] += change
+        if effects.ready and not outlets.scheduler.put_nowait(TasksReady(tuple(effects.ready))):
+            outlets.scheduler_missed.set()
+        if effects.endings or effects.jobs:
+            ended = TasksEnded(tuple(effects.endings), frozenset(effects.jobs))
+            if not outlets.frontdoor.put_nowait(ended):
+                outlets.frontdoor_missed.set()
+        for owner in {stopped.owner for stopped in effects.stopped}:
+            seqs = tuple(stopped.seq for stopped in effects.stopped if stopped.owner == owner)
+            batcher = outlets.batchers.get(owner)
+            if batcher is not None:
+                # Lost when full: the engine then works in vain, and the fence refuses the result.
+                batcher.put_nowait(TasksStopped(seqs))
+        self._set_due(effects.next_due_ms)
+
+    def _set_due(self, at_ms: int | None) -> None:
+        if at_ms is not None:
+            wait_s = max(0, at_ms - self._now_ms()) / 1000
+            self._due.no_later_than(self._clock.monotonic() + wait_s)

@@ -1,0 +1,73 @@
+"""What becomes of a task when its attempt is over. Pure: the random draw is handed in.
+
+| how it ended                    | the task                                     | charged |
+|---------------------------------|----------------------------------------------|---------|
+| answered                        | succeeded                                    |         |
+| engine died, or gave it up      | pending again, at the head (its rank is old) | no      |
+| … while it ran there alone      | dead, if it was there at two deaths before   | yes     |
+| permanent error                 | dead: the same request can't succeed         | yes     |
+| any other error, time-out       | retrying, after full jitter; dead at the max | yes     |
+"""
+
+from __future__ import annotations
+
+from autoglm.types import ErrorInfo, Output, TaskState, Usage
+from model.hosted import Flight, Lost
+from runtime.backoff import full_jitter
+from runtime.config import RetryConfig
+from runtime.store.protocol import ClaimedTask, Outcome
+
+SUSPECT_DEATHS = 2
+"""A task that was present at so many engine deaths runs alone from then on."""
+
+
+def outcome(flight: Flight[ClaimedTask], retry: RetryConfig, draw: float) -> Outcome:
+    """How the end of `flight` is to be recorded."""
+    task, ended = flight.task, flight.ended
+    assert ended is not None, "recording a request that still runs"
+    if isinstance(ended, Lost):
+        return _lost(task, ended, flight.alone)
+    cost = ended.prompt_tokens + ended.completion_tokens
+    if ended.error is not None:
+        return _failed(task, ended.error, ended.permanent, cost, retry, draw)
+    if ended.finish_reason == "abort":
+        return Outcome(task.seq, task.attempt, TaskState.PENDING, cost=cost)
+    usage = Usage(ended.prompt_tokens, ended.completion_tokens, ended.cached_tokens)
+    output = Output(ended.text, ended.finish_reason, usage)
+    return Outcome(task.seq, task.attempt, TaskState.SUCCEEDED, output, cost=cost)
+
+
+def is_suspect(task: ClaimedTask) -> bool:
+    return task.deaths >= SUSPECT_DEATHS
+
+
+def _lost(task: ClaimedTask, ended: Lost, alone: bool) -> Outcome:
+    if alone and is_suspect(task):
+        error = ErrorInfo("poison", f"the engine dies of it: {ended.reason}")
+        return Outcome(task.seq, task.attempt, TaskState.DEAD, error=error, charged=True, died=True)
+    return Outcome(task.seq, task.attempt, TaskState.PENDING, died=True)
+
+
+def _failed(
+    task: ClaimedTask,
+    error: ErrorInfo,
+    permanent: bool,
+    cost: int,
+    retry: RetryConfig,
+    draw: float,
+) -> Outcome:
+    failures = task.failures + 1
+    if permanent or failures >= retry.max_attempts:
+        state, pause = TaskState.DEAD, 0
+    else:
+        state = TaskState.RETRYING
+        pause = round(full_jitter(failures, retry.base_ms, retry.cap_ms, draw))
+    return Outcome(
+        task.seq,
+        task.attempt,
+        state,
+        error=error,
+        charged=True,
+        retry_in_ms=pause,
+        cost=cost,
+    )

@@ -1,0 +1,205 @@
+"""What each request of a client means: checked, turned into writes and queries, answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, assert_never
+
+from actors.connection import Connection
+from actors.policy.admission import check_line, check_task
+from autoglm import wire
+from autoglm.errors import InvalidRequest, NotFound, ProtocolError
+from autoglm.ids import Ids
+from autoglm.types import Answer, ErrorInfo, TaskSpec
+from runtime.store import protocol as p
+
+DEFAULT_TENANT = "default"
+Then = Callable[[Any], None]
+
+
+class Desk(Protocol):
+    """What the frontdoor does for a request; each call leads to a reply sooner or later."""
+
+    def commit(self, connection: Connection, rid: int, write: p.Write, then: Then) -> None: ...
+    def ask(self, connection: Connection, rid: int, query: p.Query, then: Then) -> None: ...
+    def ask_status(self, connection: Connection, rid: int, then: Then) -> None: ...
+    def wait_for(self, connection: Connection, rid: int, id: str, *, chunks: bool) -> None: ...
+    def wait_for_lines(self, connection: Connection, request: wire.GetJobLines) -> None: ...
+    def forget(self, connection: Connection, rid: int) -> None: ...
+
+
+class Requests:
+    """Understands requests. `take` never raises anything but ProtocolError."""
+
+    def __init__(self, desk: Desk, welcome: Callable[[int], wire.Welcome], ids: Ids) -> None:
+        self._desk = desk
+        self._welcome = welcome
+        self._ids = ids
+
+    def take(self, connection: Connection, request: wire.Request) -> None:  # noqa: C901 - one table
+        """Start answering. Raises ProtocolError when the connection can't go on."""
+        if not connection.greeted and not isinstance(request, wire.Hello):
+            raise ProtocolError("the first request must be hello")
+        match request:
+            case wire.Hello():
+                self._hello(connection, request)
+            case wire.Submit():
+                self._submit(connection, request)
+            case wire.Get(rid, id, wait):
+                if wait:
+                    self._desk.wait_for(connection, rid, id, chunks=False)
+                else:
+                    self._get(connection, rid, id)
+            case wire.Follow(rid, id):
+                self._desk.wait_for(connection, rid, id, chunks=True)
+            case wire.Forget(rid, target):
+                self._desk.forget(connection, target)
+                connection.pending.discard(rid)
+            case wire.ListTasks():
+                self._list(connection, request)
+            case wire.Cancel():
+                self._cancel(connection, request)
+            case wire.GetStatus(rid):
+                self._desk.ask_status(
+                    connection, rid, lambda status: connection.reply(wire.StatusReply(rid, status))
+                )
+            case wire.GetEvents():
+                self._events(connection, request)
+            case wire.OpenJob():
+                self._open_job(connection, request)
+            case wire.SubmitLines():
+                self._submit_lines(connection, request)
+            case wire.GetJobLines():
+                limit = min(max(1, request.limit), wire.PAGE_MAX)
+                bounded = wire.GetJobLines(
+                    request.rid, request.job, request.after, request.ordered, limit
+                )
+                self._desk.wait_for_lines(connection, bounded)
+            case _:
+                assert_never(request)
+
+    def _hello(self, connection: Connection, request: wire.Hello) -> None:
+        if request.protocol != wire.PROTOCOL_VERSION:
+            raise ProtocolError(
+                f"this server speaks protocol {wire.PROTOCOL_VERSION}, the client"
+                f" {request.protocol}: use the same version of autoglm on both sides"
+            )
+        connection.greeted = True
+        connection.tenant = request.tenant
+        connection.reply(self._welcome(request.rid))
+
+    def _submit(self, connection: Connection, request: wire.Submit) -> None:
+        rid = request.rid
+        limit = 1 if request.follow else wire.TASKS_PER_SUBMIT_MAX
+        if not 0 < len(request.tasks) <= limit:
+            error = InvalidRequest(f"a submit holds 1 to {limit} tasks, not {len(request.tasks)}")
+            connection.reply(wire.refusal(rid, error))
+            return
+        checked: list[TaskSpec] = []
+        refused: dict[int, ErrorInfo] = {}
+        for place, spec in enumerate(request.tasks):
+            try:
+                checked.append(check_task(spec, connection.tenant))
+            except InvalidRequest as error:
+                refused[place] = ErrorInfo(error.code, str(error))
+
+        def then(stored: tuple[wire.Accepted, ...]) -> None:
+            each = iter(stored)
+            accepted = tuple(
+                wire.Accepted(error=refused[place]) if place in refused else next(each)
+                for place in range(len(request.tasks))
+            )
+            connection.reply(wire.Submitted(rid, accepted), last=not request.follow)
+            if request.follow:
+                self._follow(connection, rid, accepted)
+
+        if checked:
+            self._desk.commit(connection, rid, p.InsertTasks(tuple(checked)), then)
+        else:
+            then(())
+
+    def _follow(
+        self, connection: Connection, rid: int, accepted: tuple[wire.Accepted, ...]
+    ) -> None:
+        task = accepted[0].task
+        if task is not None:
+            self._desk.wait_for(connection, rid, task.id, chunks=True)
+        else:
+            connection.pending.discard(rid)
+
+    def _get(self, connection: Connection, rid: int, id: str) -> None:
+        def then(found: dict[str, Answer]) -> None:
+            answer = found.get(id)
+            connection.reply(
+                wire.AnswerReply(rid, answer)
+                if answer is not None
+                else wire.refusal(rid, unknown_task(id))
+            )
+
+        self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, (id,)), then)
+
+    def _list(self, connection: Connection, request: wire.ListTasks) -> None:
+        limit = min(max(1, request.limit), wire.PAGE_MAX)
+        bounded = wire.ListTasks(
+            *(request.rid, request.states, request.tenant),
+            *(request.job, request.before, limit),
+        )
+        self._desk.ask(
+            connection,
+            request.rid,
+            p.FetchTasks(connection.tenant, bounded),
+            lambda page: connection.reply(wire.TaskPage(request.rid, *page)),
+        )
+
+    def _cancel(self, connection: Connection, request: wire.Cancel) -> None:
+        rid = request.rid
+
+        def then(done: p.Cancellation) -> None:
+            def tell(found: dict[str, Answer]) -> None:
+                tasks = tuple(found[id].task for id in done.known if id in found)
+                connection.reply(wire.Cancelled(rid, tasks, done.unknown, done.count))
+
+            self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, done.known), tell)
+
+        write = p.CancelTasks(connection.tenant, request.ids, request.job)
+        self._desk.commit(connection, rid, write, then)
+
+    def _events(self, connection: Connection, request: wire.GetEvents) -> None:
+        limit = min(max(1, request.limit), wire.PAGE_MAX)
+        bounded = wire.GetEvents(request.rid, request.after, request.task, limit)
+        self._desk.ask(
+            connection,
+            request.rid,
+            p.FetchEvents(connection.tenant, bounded),
+            lambda page: connection.reply(wire.EventPage(request.rid, *page)),
+        )
+
+    def _open_job(self, connection: Connection, request: wire.OpenJob) -> None:
+        write = p.OpenJob(
+            self._ids.mint(),
+            connection.tenant or DEFAULT_TENANT,
+            request.output,
+            request.input_hash,
+            request.options_hash,
+            request.fresh,
+        )
+
+        def then(job: p.JobOpening) -> None:
+            connection.reply(
+                wire.JobOpened(request.rid, job.id, job.submitted, job.sealed, job.resumed)
+            )
+
+        self._desk.commit(connection, request.rid, write, then)
+
+    def _submit_lines(self, connection: Connection, request: wire.SubmitLines) -> None:
+        lines = tuple(check_line(line, connection.tenant) for line in request.lines)
+        self._desk.commit(
+            connection,
+            request.rid,
+            p.InsertLines(request.job, lines, request.last),
+            lambda submitted: connection.reply(wire.LinesSubmitted(request.rid, submitted)),
+        )
+
+
+def unknown_task(id: str) -> NotFound:
+    return NotFound(f"no task {id}")

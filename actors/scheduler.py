@@ -1,0 +1,146 @@
+"""The scheduler: decides which tasks run next.
+
+Owns the window on the backlog and what each batcher has room for. Accepts `TasksReady` from the
+persister, `DemandWithdrawn` and `WantTasks` from batchers, and the answers to its claims and reads.
+Emits claims to the persister and, after their commit, `TasksAssigned` to the batcher.
+
+Claim before dispatch: no task reaches a batcher before the store says that it runs there. Demand
+flows backwards: nothing is claimed that no batcher has room for.
+
+When it dies nothing is lost: the backlog is in the store, and a batcher that starts after it asks
+anew. Tasks claimed in its last moments are put back by their batcher, which misses them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_never, cast
+
+import msgspec
+
+from actors.messages import (
+    Ask,
+    Commit,
+    DemandWithdrawn,
+    Drain,
+    Refused,
+    SchedulerMessage,
+    TasksAssigned,
+    TasksReady,
+    WantTasks,
+)
+from actors.policy.window import Refill, Window
+from runtime.actor import Actor, Statistics
+from runtime.mailbox import ActorDied, Answered, Mailbox, Signal
+from runtime.store.protocol import ClaimedTask, ClaimTasks, FetchBacklog, Key
+
+CAPACITY = 4096
+CLAIM_MAX = 256
+"""Tasks in one claim: bounds the transaction that others share."""
+READER_BUSY = None
+"""Stands for the answer that a full reader can't give: our next turn tries again."""
+
+
+class _Claim(msgspec.Struct, frozen=True):
+    """What a claim's answer belongs to."""
+
+    batcher: str
+    count: int
+
+
+class SchedulerStatistics(Statistics, frozen=True):
+    window: int
+    demand: dict[str, int]
+    claiming: int
+
+
+class Scheduler(Actor[SchedulerMessage]):
+    def __init__(
+        self,
+        mailbox: Mailbox[SchedulerMessage],
+        missed: Signal,
+        persister: Mailbox[Commit],
+        reader: Mailbox[Ask],
+        batchers: dict[str, Mailbox[Any]],
+    ) -> None:
+        super().__init__(mailbox)
+        self._missed = missed
+        """Set when the persister had news for us and our mailbox was full."""
+        self._persister = persister
+        self._reader = reader
+        self._batchers = batchers
+        self._window = Window()
+        self._demand: dict[str, int] = dict.fromkeys(batchers, 0)
+        """What each batcher has room for and we have not claimed yet."""
+        self._claiming = 0
+        self._draining = False
+
+    def handle(self, message: SchedulerMessage) -> None:
+        match message:
+            case TasksReady(keys):
+                self._window.arrived(keys)
+            case WantTasks(batcher, count):
+                self._demand[batcher] += count
+            case DemandWithdrawn(batcher):
+                self._demand[batcher] = 0
+            case Drain():
+                self._draining = True
+            case Answered(_Claim() as claim, answer):
+                self._on_claimed(claim, answer)
+            case Answered(Refill() as refill, answer):
+                self._on_backlog(refill, answer)
+            case Answered():
+                raise TypeError(f"an answer to nothing we asked: {message!r}")
+            case _:
+                assert_never(message)
+
+    def statistics(self) -> SchedulerStatistics:
+        return SchedulerStatistics(len(self._window), dict(self._demand), self._claiming)
+
+    async def settle(self) -> None:
+        """Ask for what the decisions need: more of the backlog, and claims."""
+        if self._missed.take():
+            self._window.lost_count()
+        if self._draining:
+            return
+        self._refill()
+        for batcher in sorted(self._demand, key=self._demand.__getitem__, reverse=True):
+            while (count := min(self._demand[batcher], len(self._window), CLAIM_MAX)) > 0:
+                keys = self._window.take(count)
+                reply = self.mailbox.reserve(_Claim(batcher, count))
+                if reply is None:
+                    self._window.arrived(keys)
+                    return
+                self._demand[batcher] -= count
+                self._claiming += count
+                claim = ClaimTasks(batcher, tuple(seq for _, seq in keys))
+                await self._persister.put(Commit(claim, reply))
+        self._refill()
+
+    def _on_claimed(self, claim: _Claim, answer: object) -> None:
+        self._claiming -= claim.count
+        if isinstance(answer, Refused | ActorDied):
+            # Whether the claim stands is unknown: the batcher's next look at the store tells.
+            self._window.lost_count()
+            self._demand[claim.batcher] += claim.count
+            return
+        tasks = cast("tuple[ClaimedTask, ...]", answer)
+        self._demand[claim.batcher] += claim.count - len(tasks)
+        if tasks:
+            put = self._batchers[claim.batcher].put_nowait(TasksAssigned(tasks))
+            assert put, "a batcher asked for more than its mailbox holds"
+
+    def _refill(self) -> None:
+        if not self._window.wants_refill():
+            return
+        refill = self._window.refill_begins()
+        reply = self.mailbox.reserve(refill)
+        if reply is None:
+            self._window.refill_failed(refill)
+        elif not self._reader.put_nowait(Ask(FetchBacklog(refill.after, refill.limit), reply)):
+            reply.send(READER_BUSY)
+
+    def _on_backlog(self, refill: Refill, answer: object) -> None:
+        if isinstance(answer, tuple):
+            self._window.refilled(refill, cast("tuple[Key, ...]", answer))
+        else:
+            self._window.refill_failed(refill)

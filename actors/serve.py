@@ -1,0 +1,144 @@
+"""The server as a process: folders, locks, signals, and the tree in between."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import msgspec
+from anyio.abc import Listener, SocketStream
+
+from actors.policy.rank import ranker
+from actors.tree import Identity, Tree, World
+from autoglm import __version__
+from autoglm.ids import Ids
+from autoglm.paths import Places
+from model.hosted import Launch
+from runtime.clock import SystemClock, system_rng
+from runtime.config import Config
+from runtime.folder import claim_data_dir, claim_socket
+from runtime.process import ChildProcess, Host, die_with
+from runtime.store.protocol import StoreError
+from runtime.store.sqlite import SqliteStore
+from runtime.supervision import Escalation
+
+log = logging.getLogger("autoglm")
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class ServeOptions(msgspec.Struct, frozen=True):
+    """What the command line adds to the configuration."""
+
+    drain_timeout_s: float = 30.0
+    parent: int | None = None
+    """End with this process, however it ends."""
+
+
+def serve(config: Config, places: Places, options: ServeOptions) -> int:
+    """Run the server until it is told to stop; the exit code.
+
+    Raises UsageError when the folder or the socket can't be had.
+    """
+    if options.parent is not None:
+        die_with(options.parent)
+    os.umask(0o077)
+    data_lock = claim_data_dir(places.data_dir)
+    socket_lock = claim_socket(places.socket)
+    try:
+        return anyio.run(_serve, config, places, options, backend_options={"use_uvloop": True})
+    finally:
+        places.socket.unlink(missing_ok=True)
+        socket_lock.release()
+        data_lock.release()
+
+
+async def _serve(config: Config, places: Places, options: ServeOptions) -> int:
+    store = SqliteStore(places.data_dir / "queue.sqlite3", ranker(config.scheduler.policy))
+    try:
+        await store.open()
+    except StoreError as error:
+        return _fail(str(error), EXIT_USAGE)
+    try:
+        return await _run_tree(config, places, options, store)
+    except StoreError as error:
+        return _fail(str(error), EXIT_FAILED)
+    finally:
+        await store.close()
+
+
+async def _run_tree(
+    config: Config, places: Places, options: ServeOptions, store: SqliteStore
+) -> int:
+    identity = Identity(
+        __version__, os.getpid(), config.engine.kind, config.engine.model, str(places.data_dir)
+    )
+    world = World(
+        clock=SystemClock(),
+        rng=system_rng(),
+        ids=Ids(),
+        store=store,
+        listen=_listener(places.socket),
+        launch=_launcher(places.data_dir),
+    )
+    tree = Tree(config, identity, world)
+    exit_code = EXIT_DONE
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(tree.run)
+            exit_code = await _until_told(tree, options.drain_timeout_s)
+            group.cancel_scope.cancel()
+    except* Escalation as escalations:
+        exit_code = _fail(f"giving up: {escalations.exceptions[0]}", EXIT_FAILED)
+    await tree.put_back()
+    return exit_code
+
+
+async def _until_told(tree: Tree, drain_timeout_s: float) -> int:
+    """Wait for SIGTERM or SIGINT, then drain; the second one ends it at once."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        first = await anext(signals)
+        _say("stopping: running work may finish; once more to stop at once")
+        async with anyio.create_task_group() as group:
+
+            async def drain() -> None:
+                if not await tree.drain(drain_timeout_s):
+                    _say(f"what still ran after {drain_timeout_s:g} s goes back to the queue")
+                group.cancel_scope.cancel()
+
+            group.start_soon(drain)
+            await anext(signals)
+            group.cancel_scope.cancel()
+    return EXIT_INTERRUPTED if first == signal.SIGINT else EXIT_DONE
+
+
+def _listener(path: Path) -> Callable[[], Awaitable[Listener[SocketStream]]]:
+    async def listen() -> Listener[SocketStream]:
+        listener = await anyio.create_unix_listener(path, mode=0o600)
+        _say(f"listening at {path}")
+        return listener
+
+    return listen
+
+
+def _launcher(data_dir: Path) -> Callable[[str], Launch]:
+    def of(name: str) -> Launch:
+        async def launch() -> Host:
+            return await ChildProcess.start("model.host", data_dir / f"{name}.log")
+
+        return launch
+
+    return of
+
+
+def _say(text: str) -> None:
+    print(f"autoglm: {text}", file=sys.stderr, flush=True)
+
+
+def _fail(text: str, code: int) -> int:
+    _say(text)
+    return code

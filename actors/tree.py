@@ -1,0 +1,281 @@
+"""The tree: who supervises whom, and who talks to whom.
+
+    root (one_for_one):  frontdoor   monitor   reader   engines (one_for_one)   core
+    core (rest_for_one): persister → scheduler → batchers (one_for_one)
+
+Mailboxes are made here, once: they are the actors' addresses and outlive every instance. Sockets
+and engines survive a restart of the core. Everything that is not the same in a simulation (time,
+randomness, ids, store, transport, engine hosts) is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import msgspec
+
+from actors import batcher as batching
+from actors import frontdoor as fronting
+from actors import monitor as monitoring
+from actors import persister as persisting
+from actors import reader as reading
+from actors import scheduler as scheduling
+from actors.messages import Commit, Drain, TextsArrived
+from autoglm.errors import AutoGLMError, ServerUnavailable
+from autoglm.ids import Ids
+from autoglm.types import ServerStatus, TaskState
+from autoglm.wire import PROTOCOL_VERSION, Welcome
+from model.engine import Progress
+from model.hosted import HostedEngine, Launch
+from runtime.breaker import BreakerOptions
+from runtime.clock import Clock, Rng, SteadyWall
+from runtime.config import Config
+from runtime.mailbox import Bell, Mailbox, Signal
+from runtime.store.protocol import CancelTasks, ClaimedTask, PutBack, Store, Write
+from runtime.supervision import ChildSpec, Strategy, Supervised, Supervisor
+
+ENGINE_BREAKER = BreakerOptions(delay_first_s=5.0)
+DRAIN_RETRY_S = 2.0
+_QUIET_CHECK_S = 0.02
+
+
+class World(msgspec.Struct, frozen=True):
+    """What differs between a machine and a simulation."""
+
+    clock: Clock
+    rng: Rng
+    ids: Ids
+    store: Store
+    listen: fronting.Listen
+    launch: Callable[[str], Launch]
+    """Starts the host process of the engine so named."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What the server says of itself."""
+
+    version: str
+    pid: int
+    engine: str
+    model: str
+    data_dir: str
+
+
+class Tree:
+    """One server: built, then `run` until cancelled or escalated."""
+
+    def __init__(self, config: Config, identity: Identity, world: World) -> None:
+        self._config = config
+        self._identity = identity
+        self._world = world
+        self._wall = SteadyWall(world.clock)
+        self._started_at = world.clock.wall_ms()
+        self._draining = False
+        self._persister: persisting.Persister | None = None
+
+        lanes = Bell()
+        self._engine_lane: Mailbox[Commit] = Mailbox(persisting.ENGINE_LANE_CAPACITY, lanes)
+        self._intake: Mailbox[Commit] = Mailbox(persisting.INTAKE_CAPACITY, lanes)
+        self._reader_box: Mailbox[Any] = Mailbox(reading.CAPACITY)
+        self._scheduler_box: Mailbox[Any] = Mailbox(scheduling.CAPACITY)
+        self._frontdoor_box: Mailbox[Any] = Mailbox(fronting.CAPACITY)
+        self._monitor_box: Mailbox[Any] = Mailbox(monitoring.CAPACITY)
+        self._scheduler_missed = Signal(self._scheduler_box.bell)
+        self._frontdoor_missed = Signal(self._frontdoor_box.bell)
+
+        replicas = range(1, config.engine.replicas + 1)
+        self.engines: list[HostedEngine[ClaimedTask]] = [
+            HostedEngine(
+                f"engine-{number}",
+                config.engine,
+                world.launch(f"engine-{number}"),
+                world.clock,
+                self._on_text,
+            )
+            for number in replicas
+        ]
+        self._batcher_boxes: dict[str, Mailbox[Any]] = {
+            f"batcher-{number}": Mailbox(batching.CAPACITY) for number in replicas
+        }
+        self._totals = [batching.Totals() for _ in replicas]
+        self._build()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises Escalation when something can't be kept running."""
+        await self.put_back()
+        await self._root.run(lambda: None)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Refuse new work and let running work finish. Whether all of it did in time."""
+        self._draining = True
+        for mailbox in (self._scheduler_box, *self._batcher_boxes.values()):
+            mailbox.put_nowait(Drain())
+        with anyio.move_on_after(timeout_s):
+            while any(engine.flights() for engine in self.engines):
+                await self._world.clock.sleep(_QUIET_CHECK_S)
+            return True
+        return False
+
+    async def put_back(self) -> None:
+        """Before and after `run` nobody owns anything: what was running goes back, uncharged."""
+        await self._world.store.commit([PutBack(None)], self._wall.now_ms())
+
+    def actors(self) -> Sequence[Supervised]:
+        """Everyone under supervision who is no supervisor, in the order of the picture above."""
+        return [
+            child
+            for supervisor in (self._root, self._core, self._batchers)
+            for child in supervisor.children
+            if child.spec.mailboxes
+        ]
+
+    # ── building ─────────────────────────────────────────────────────────────────────────────
+
+    def _build(self) -> None:
+        clock, rng = self._world.clock, self._world.rng
+
+        def supervisor(name: str, strategy: Strategy, specs: list[ChildSpec]) -> Supervisor:
+            return Supervisor(name, strategy, specs, clock, rng)
+
+        self._batchers = supervisor(
+            "batchers",
+            Strategy.ONE_FOR_ONE,
+            [self._batcher_spec(number) for number in range(len(self.engines))],
+        )
+        self._core = supervisor(
+            "core",
+            Strategy.REST_FOR_ONE,
+            [
+                ChildSpec("persister", self._start_persister, (self._engine_lane, self._intake)),
+                ChildSpec("scheduler", self._start_scheduler, (self._scheduler_box,)),
+                ChildSpec("batchers", lambda: self._batchers),
+            ],
+        )
+        self._engine_hosts = supervisor(
+            "engines",
+            Strategy.ONE_FOR_ONE,
+            [
+                ChildSpec(engine.name, lambda engine=engine: engine, breaker=ENGINE_BREAKER)
+                for engine in self.engines
+            ],
+        )
+        self._root = supervisor(
+            "root",
+            Strategy.ONE_FOR_ONE,
+            [
+                ChildSpec("frontdoor", self._start_frontdoor, (self._frontdoor_box,)),
+                ChildSpec("monitor", self._start_monitor, (self._monitor_box,)),
+                ChildSpec("reader", self._start_reader, (self._reader_box,)),
+                ChildSpec("engines", lambda: self._engine_hosts),
+                ChildSpec("core", lambda: self._core),
+            ],
+        )
+
+    def _start_frontdoor(self) -> fronting.Frontdoor:
+        return fronting.Frontdoor(
+            self._frontdoor_box,
+            self._frontdoor_missed,
+            self._world.listen,
+            self._intake,
+            self._reader_box,
+            self._monitor_box,
+            self._welcome,
+            self._refusing,
+            self._world.ids,
+        )
+
+    def _start_monitor(self) -> monitoring.Monitor:
+        sources = monitoring.Sources(
+            server=self._server_status,
+            tasks=self._task_counts,
+            actors=self.actors(),
+            engines=list(zip(self.engines, self._engine_hosts.children, strict=True)),
+            totals=self._totals,
+            model=self._identity.model,
+        )
+        return monitoring.Monitor(self._monitor_box, sources)
+
+    def _start_reader(self) -> reading.Reader:
+        return reading.Reader(self._reader_box, self._world.store)
+
+    def _start_persister(self) -> persisting.Persister:
+        self._persister = persisting.Persister(
+            self._engine_lane,
+            self._intake,
+            self._world.store,
+            persisting.Outlets(
+                self._scheduler_box,
+                self._scheduler_missed,
+                self._frontdoor_box,
+                self._frontdoor_missed,
+                self._batcher_boxes,
+            ),
+            self._world.clock,
+            self._wall.now_ms,
+        )
+        return self._persister
+
+    def _start_scheduler(self) -> scheduling.Scheduler:
+        return scheduling.Scheduler(
+            self._scheduler_box,
+            self._scheduler_missed,
+            self._engine_lane,
+            self._reader_box,
+            self._batcher_boxes,
+        )
+
+    def _batcher_spec(self, number: int) -> ChildSpec:
+        name = f"batcher-{number + 1}"
+        mailbox = self._batcher_boxes[name]
+        return ChildSpec(
+            name,
+            lambda: batching.Batcher(
+                name,
+                mailbox,
+                self.engines[number],
+                self._engine_lane,
+                self._scheduler_box,
+                self._config,
+                self._world.clock,
+                self._world.rng,
+                self._totals[number],
+            ),
+            (mailbox,),
+        )
+
+    # ── what actors ask of the tree ──────────────────────────────────────────────────────────
+
+    def _on_text(self, pieces: Sequence[Progress]) -> None:
+        # Chunks are provisional: a frontdoor that can't take them now does without.
+        self._frontdoor_box.put_nowait(TextsArrived(tuple(pieces)))
+
+    def _refusing(self, write: Write) -> AutoGLMError | None:
+        if self._draining and not isinstance(write, CancelTasks):
+            return ServerUnavailable("the server is shutting down", retry_after=DRAIN_RETRY_S)
+        persister = self._core.children[0]
+        wait_s = persister.retry_after(self._world.clock.monotonic())
+        if wait_s is None:
+            return None
+        reason = f"the store is not available: {persister.last_error}"
+        return ServerUnavailable(reason, retry_after=wait_s)
+
+    def _welcome(self, rid: int) -> Welcome:
+        identity = self._identity
+        return Welcome(rid, identity.version, PROTOCOL_VERSION, identity.engine, identity.model)
+
+    def _server_status(self) -> ServerStatus:
+        identity = self._identity
+        return ServerStatus(
+            version=identity.version,
+            pid=identity.pid,
+            started_at=self._started_at,
+            state="draining" if self._draining else "running",
+            engine=identity.engine,
+            model=identity.model,
+            data_dir=identity.data_dir,
+        )
+
+    def _task_counts(self) -> dict[TaskState, int]:
+        return self._persister.statistics().tasks if self._persister else {}

@@ -1,0 +1,62 @@
+"""What the server and an engine host say to each other: one msgpack map a frame.
+
+One frame carries as many requests or results as there are at the moment.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from model.engine import Completion, EngineInfo, EngineLoad, EngineRequest, Progress
+from runtime.config import EngineConfig
+
+
+class Load(msgspec.Struct, frozen=True, tag="load"):
+    """First frame: build this engine."""
+
+    config: EngineConfig
+
+
+class Generate(msgspec.Struct, frozen=True, tag="generate"):
+    requests: tuple[EngineRequest, ...]
+
+
+class Abort(msgspec.Struct, frozen=True, tag="abort"):
+    """Stop these; nothing more is said of them."""
+
+    ids: tuple[str, ...]
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    info: EngineInfo
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The engine could not be loaded, or died. `permanent`: trying again can't help."""
+
+    reason: str
+    permanent: bool = False
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    completions: tuple[Completion, ...]
+
+
+class Texts(msgspec.Struct, frozen=True, tag="texts"):
+    """New pieces of streaming answers."""
+
+    pieces: tuple[Progress, ...]
+
+
+class Reading(msgspec.Struct, frozen=True, tag="reading"):
+    """Sent every second or so: the sign that the host is alive."""
+
+    load: EngineLoad
+
+
+ToHost = Load | Generate | Abort
+FromHost = Loaded | Failed | Finished | Texts | Reading
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_host: msgspec.msgpack.Decoder[ToHost] = msgspec.msgpack.Decoder(ToHost)
+decode_from_host: msgspec.msgpack.Decoder[FromHost] = msgspec.msgpack.Decoder(FromHost)

@@ -1,0 +1,199 @@
+"""The engine host: a child process that holds one engine, so that its death takes nothing along.
+
+Run as `python -P -m model.host --fd N --parent PID`. Reads `ToHost` frames, answers with
+`FromHost` frames, ends when the channel does. Loading an engine may block this process for a
+minute; the server does not notice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from typing import assert_never
+
+import anyio
+from anyio.abc import TaskGroup
+
+from autoglm.types import ErrorInfo
+from model.engine import (
+    Completion,
+    Engine,
+    EngineDead,
+    EngineRequest,
+    EngineUnavailable,
+    Progress,
+    RequestFailed,
+)
+from model.frames import (
+    Abort,
+    Failed,
+    Finished,
+    FromHost,
+    Generate,
+    Load,
+    Loaded,
+    Reading,
+    Texts,
+    decode_to_host,
+    encode,
+)
+from runtime.channel import Channel, ChannelClosed, SocketChannel
+from runtime.clock import Clock, SystemClock
+from runtime.config import EngineConfig
+from runtime.mailbox import Bell
+from runtime.process import die_with
+
+READING_EVERY_S = 0.5
+
+EngineOf = Callable[[EngineConfig, Clock], Engine]
+
+
+def engine_of(config: EngineConfig, clock: Clock) -> Engine:
+    """The engine that `config` asks for; only that one is imported."""
+    if config.kind == "simulated":
+        from model.simulated import SimulatedEngine  # noqa: PLC0415
+
+        return SimulatedEngine(config, clock)
+    from model.vllm import VllmEngine  # noqa: PLC0415
+
+    return VllmEngine(config)
+
+
+class EngineHost:
+    """Serves one channel until it closes."""
+
+    def __init__(self, channel: Channel, clock: Clock, build: EngineOf = engine_of) -> None:
+        self._channel = channel
+        self._clock = clock
+        self._build = build
+        self._engine: Engine | None = None
+        self._running: dict[str, anyio.CancelScope] = {}
+        """Requests in the engine, by task id; ended by `Abort`."""
+        self._news = Bell()
+        self._finished: list[Completion] = []
+        self._pieces: list[Progress] = []
+        self._dead: str | None = None
+
+    async def serve(self) -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._send_news)
+                try:
+                    while True:
+                        for body in await self._channel.receive():
+                            await self._take(decode_to_host.decode(body), group)
+                except ChannelClosed:
+                    group.cancel_scope.cancel()
+        finally:
+            if self._engine is not None:
+                self._engine.close()
+
+    async def _take(self, message: Load | Generate | Abort, group: TaskGroup) -> None:
+        match message:
+            case Load(config):
+                group.start_soon(self._load, config)
+            case Generate(requests):
+                for request in requests:
+                    group.start_soon(self._answer, request)
+            case Abort(ids):
+                for id in ids:
+                    if id in self._running:
+                        self._running[id].cancel()
+            case _:
+                assert_never(message)
+
+    async def _load(self, config: EngineConfig) -> None:
+        try:
+            self._engine = self._build(config, self._clock)
+            info = await self._engine.load()
+        except EngineUnavailable as error:
+            await self._send(Failed(str(error), permanent=True))
+            return
+        except Exception as error:
+            await self._send(Failed(f"{type(error).__name__}: {error}"))
+            raise
+        await self._send(Loaded(info))
+        while True:
+            await self._send(Reading(self._engine.reading()))
+            await self._clock.sleep(READING_EVERY_S)
+
+    async def _answer(self, request: EngineRequest) -> None:
+        assert self._engine is not None, "a request before the engine was loaded"
+        with anyio.CancelScope() as scope:
+            self._running[request.id] = scope
+            try:
+                on_text = self._streamer(request) if request.stream else None
+                completion = await self._engine.generate(request, on_text)
+            except RequestFailed as error:
+                completion = _failed(request, error.code, error, error.permanent)
+            except EngineDead as error:
+                self._dead = str(error)
+                completion = None
+            except Exception as error:
+                completion = _failed(request, "engine_error", error, permanent=False)
+            finally:
+                if self._running.get(request.id) is scope:
+                    del self._running[request.id]
+            if completion is not None:
+                self._finished.append(completion)
+            self._news.ring()
+
+    def _streamer(self, request: EngineRequest) -> Callable[[str], None]:
+        offset = 0
+
+        def on_text(text: str) -> None:
+            nonlocal offset
+            self._pieces.append(Progress(request.id, request.attempt, offset, text))
+            offset += len(text)
+            self._news.ring()
+
+        return on_text
+
+    async def _send_news(self) -> None:
+        """One frame for all that has come together; chunks before the ends they belong to."""
+        while True:
+            await self._news.wait_rung()
+            pieces, self._pieces = tuple(self._pieces), []
+            finished, self._finished = tuple(self._finished), []
+            if pieces:
+                await self._send(Texts(pieces))
+            if finished:
+                await self._send(Finished(finished))
+            if self._dead is not None:
+                await self._send(Failed(self._dead))
+
+    async def _send(self, message: FromHost) -> None:
+        with contextlib.suppress(ChannelClosed):  # the reader notices too, and ends everything
+            await self._channel.send(encode(message))
+
+
+def _failed(request: EngineRequest, code: str, error: Exception, permanent: bool) -> Completion:
+    info = ErrorInfo(code, str(error) or type(error).__name__)
+    return Completion(request.id, request.attempt, error=info, permanent=permanent)
+
+
+async def _main(fd: int) -> None:
+    channel = await SocketChannel.of(socket.socket(fileno=fd))
+    await EngineHost(channel, SystemClock()).serve()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="model.host")
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    arguments = parser.parse_args()
+    die_with(arguments.parent)
+    anyio.run(_main, arguments.fd, backend_options={"use_uvloop": True})
+    # vLLM leaves threads behind that would keep the interpreter from ending.
+    os._exit(0)
+
+
+if __name__ == "__mp_main__":
+    # vLLM's EngineCore is a process of its own that imports this file anew. It has no parent-death
+    # signal and would live on, with its memory, when the host is killed.
+    die_with(os.getppid())
+elif __name__ == "__main__":
+    main()
