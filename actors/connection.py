@@ -16,6 +16,7 @@ from anyio.abc import SocketStream
 from autoglm.errors import ProtocolError
 from autoglm.wire import (
     Chunk,
+    Forget,
     FrameSplitter,
     Reply,
     Request,
@@ -46,8 +47,8 @@ class Connection:
         self.greeted = False
         self.pending: set[int] = set()
         """Requests that are still to be answered."""
-        self.watching: dict[int, str] = {}
-        """Task ids that a request waits for, by `rid`."""
+        self.watching: dict[int, set[str]] = {}
+        """Tasks whose end a request still waits for, by `rid`."""
         self.closed = False
         self._stream = stream
         self._on_request = on_request
@@ -116,9 +117,10 @@ class Connection:
                 await self._room.wait()
 
     def _take(self, request: Request) -> None:
-        if request.rid < 1 or request.rid in self.pending:
-            raise ProtocolError(f"rid {request.rid} is not a fresh positive number")
-        self.pending.add(request.rid)
+        if not isinstance(request, Forget):
+            if request.rid < 1 or request.rid in self.pending:
+                raise ProtocolError(f"rid {request.rid} is not a fresh positive number")
+            self.pending.add(request.rid)
         self._on_request(self, request)
 
     async def _write(self) -> None:

@@ -180,20 +180,34 @@ class Frontdoor(Actor[FrontdoorMessage]):
 
     # ── waiting ──────────────────────────────────────────────────────────────────────────────
 
-    def wait_for(self, connection: Connection, rid: int, id: str, *, chunks: bool) -> None:
-        """Answer request `rid` when task `id` has ended, with its chunks on the way if wanted."""
-        self._waiting.add(id, Waiter(connection, rid, chunks=chunks))
-        connection.watching[rid] = id
+    def wait_for(
+        self,
+        connection: Connection,
+        rid: int,
+        ids: tuple[str, ...],
+        *,
+        chunks: bool,
+        look_up: tuple[str, ...],
+    ) -> None:
+        """Answer request `rid` once for each of `ids` when it has ended; `chunks`: also on the way.
+
+        Those in `look_up` may have ended already, or not exist.
+        """
+        for id in ids:
+            self._waiting.add(id, Waiter(connection, rid, chunks=chunks))
+        connection.watching[rid] = set(ids)
 
         def then(found: dict[str, Answer]) -> None:
-            answer = found.get(id)
-            if answer is None:
-                self._waiting.drop(connection, rid)
-                connection.reply(wire.refusal(rid, unknown_task(id)))
-            elif answer.task.state.ended:
-                self._tell(answer)
+            for id in look_up:
+                answer = found.get(id)
+                if answer is None:
+                    self._waiting.drop(connection, rid)
+                    connection.reply(wire.refusal(rid, unknown_task(id)))
+                elif answer.task.state.ended:
+                    self._tell(answer)
 
-        self.ask(connection, rid, p.FetchAnswers(connection.tenant, (id,)), then)
+        if look_up:
+            self.ask(connection, rid, p.FetchAnswers(connection.tenant, look_up), then)
 
     def forget(self, connection: Connection, rid: int) -> None:
         """The client no longer waits for `rid`."""
@@ -222,8 +236,12 @@ class Frontdoor(Actor[FrontdoorMessage]):
                 self._tell(answer)
 
     def _tell(self, answer: Answer) -> None:
-        for waiter in self._waiting.take(answer.task.id):
-            waiter.connection.reply(wire.AnswerReply(waiter.rid, answer))
+        id = answer.task.id
+        for waiter in self._waiting.take(id):
+            connection = waiter.connection
+            watched = connection.watching.get(waiter.rid, set())
+            watched.discard(id)
+            connection.reply(wire.AnswerReply(waiter.rid, answer), last=not watched)
 
     def _on_job_news(self, job: str) -> None:
         for waiter in self._waiting.job_waiters(job):

@@ -23,7 +23,15 @@ class Desk(Protocol):
     def commit(self, connection: Connection, rid: int, write: p.Write, then: Then) -> None: ...
     def ask(self, connection: Connection, rid: int, query: p.Query, then: Then) -> None: ...
     def ask_status(self, connection: Connection, rid: int, then: Then) -> None: ...
-    def wait_for(self, connection: Connection, rid: int, id: str, *, chunks: bool) -> None: ...
+    def wait_for(
+        self,
+        connection: Connection,
+        rid: int,
+        ids: tuple[str, ...],
+        *,
+        chunks: bool,
+        look_up: tuple[str, ...],
+    ) -> None: ...
     def wait_for_lines(self, connection: Connection, request: wire.GetJobLines) -> None: ...
     def forget(self, connection: Connection, rid: int) -> None: ...
 
@@ -47,14 +55,13 @@ class Requests:
                 self._submit(connection, request)
             case wire.Get(rid, id, wait):
                 if wait:
-                    self._desk.wait_for(connection, rid, id, chunks=False)
+                    self._desk.wait_for(connection, rid, (id,), chunks=False, look_up=(id,))
                 else:
                     self._get(connection, rid, id)
             case wire.Follow(rid, id):
-                self._desk.wait_for(connection, rid, id, chunks=True)
-            case wire.Forget(rid, target):
+                self._desk.wait_for(connection, rid, (id,), chunks=True, look_up=(id,))
+            case wire.Forget(_, target):
                 self._desk.forget(connection, target)
-                connection.pending.discard(rid)
             case wire.ListTasks():
                 self._list(connection, request)
             case wire.Cancel():
@@ -90,7 +97,7 @@ class Requests:
 
     def _submit(self, connection: Connection, request: wire.Submit) -> None:
         rid = request.rid
-        limit = 1 if request.follow else wire.TASKS_PER_SUBMIT_MAX
+        limit = wire.TASKS_PER_SUBMIT_MAX
         if not 0 < len(request.tasks) <= limit:
             error = InvalidRequest(f"a submit holds 1 to {limit} tasks, not {len(request.tasks)}")
             connection.reply(wire.refusal(rid, error))
@@ -109,23 +116,19 @@ class Requests:
                 wire.Accepted(error=refused[place]) if place in refused else next(each)
                 for place in range(len(request.tasks))
             )
-            connection.reply(wire.Submitted(rid, accepted), last=not request.follow)
-            if request.follow:
-                self._follow(connection, rid, accepted)
+            tasks = [each.task for each in accepted if each.task is not None]
+            follow = request.follow and bool(tasks)
+            connection.reply(wire.Submitted(rid, accepted), last=not follow)
+            if follow:
+                # The end of a new task comes after this answer; an older one may have ended.
+                old = tuple(e.task.id for e in accepted if e.task is not None and e.duplicate)
+                ids = tuple(task.id for task in tasks)
+                self._desk.wait_for(connection, rid, ids, chunks=True, look_up=old)
 
         if checked:
             self._desk.commit(connection, rid, p.InsertTasks(tuple(checked)), then)
         else:
             then(())
-
-    def _follow(
-        self, connection: Connection, rid: int, accepted: tuple[wire.Accepted, ...]
-    ) -> None:
-        task = accepted[0].task
-        if task is not None:
-            self._desk.wait_for(connection, rid, task.id, chunks=True)
-        else:
-            connection.pending.discard(rid)
 
     def _get(self, connection: Connection, rid: int, id: str) -> None:
         def then(found: dict[str, Answer]) -> None:

@@ -48,13 +48,6 @@ class Waiting:
         """Those who wait for `task`, removed."""
         return [each for each in self._tasks.pop(task, ()) if not each.connection.closed]
 
-    def remove(self, task: str, connection: Connection, rid: int) -> None:
-        kept = [w for w in self._tasks.get(task, ()) if (w.connection, w.rid) != (connection, rid)]
-        if kept:
-            self._tasks[task] = kept
-        else:
-            self._tasks.pop(task, None)
-
     def wanted(self, tasks: Iterable[str]) -> list[str]:
         """Of `tasks`, those that somebody waits for."""
         return [task for task in tasks if task in self._tasks]
@@ -84,10 +77,8 @@ class Waiting:
 
     def drop(self, connection: Connection, rid: int) -> None:
         """Request `rid` of `connection` waits no longer, whatever for."""
-        task = connection.watching.pop(rid, None)
-        if task is not None:
-            self.remove(task, connection, rid)
-            return
+        for task in connection.watching.pop(rid, ()):
+            self._remove(task, connection, rid)
         for waiter in [each for waiters in self._jobs.values() for each in waiters]:
             if waiter.connection is connection and waiter.request.rid == rid:
                 self.remove_job(waiter)
@@ -99,6 +90,13 @@ class Waiting:
         for waiter in [each for waiters in self._jobs.values() for each in waiters]:
             if waiter.connection is connection:
                 self.remove_job(waiter)
+
+    def _remove(self, task: str, connection: Connection, rid: int) -> None:
+        kept = [w for w in self._tasks.get(task, ()) if (w.connection, w.rid) != (connection, rid)]
+        if kept:
+            self._tasks[task] = kept
+        else:
+            self._tasks.pop(task, None)
 
     def __repr__(self) -> str:
         return f"<Waiting {len(self._tasks)} tasks, {len(self._jobs)} jobs>"

@@ -41,7 +41,8 @@ class Hello(_Message, frozen=True, tag="hello"):
 class Submit(_Message, frozen=True, tag="submit"):
     """Hand in tasks, all in one transaction. Answered by `submitted` after the commit.
 
-    With `follow`, `chunk`s and an `answer` for each task come afterwards under the same `rid`.
+    With `follow`, the `answer` of each task that was stored comes afterwards under the same
+    `rid`, and before it the `chunk`s of those that stream.
     """
 
     tasks: tuple[TaskSpec, ...] = ()
@@ -62,7 +63,8 @@ class Follow(_Message, frozen=True, tag="follow"):
 
 
 class Forget(_Message, frozen=True, tag="forget"):
-    """Stop waiting on request `target`: its replies are no longer wanted. Not answered."""
+    """Stop waiting on request `target`: its replies are no longer wanted. Not answered, so its
+    own `rid` means nothing."""
 
     target: int = 0
 
