@@ -112,8 +112,8 @@ class Persister:
         while len(self._engine_lane) or len(self._intake):
             batch = self._engine_lane.drain_nowait(COMMIT_MAX)
             batch += self._intake.drain_nowait(COMMIT_MAX - len(batch))
-            self._engine_lane.taken(COMMIT_MAX)
-            self._intake.taken(COMMIT_MAX)
+            self._engine_lane.all_taken()
+            self._intake.all_taken()
             await self._commit(batch)
             self._engine_lane.done()
             self._intake.done()

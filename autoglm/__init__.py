@@ -1,0 +1,79 @@
+"""autoglm: hand prompts to a durable offline inference queue and get every answer once.
+
+    from autoglm import Client
+
+    async with Client() as client:
+        async for result in client.map(prompts):
+            print(result.text)
+
+Importing this needs msgspec and anyio alone; the server lives in packages that it never imports.
+"""
+
+from autoglm.client import Client
+from autoglm.errors import (
+    AutoGLMError,
+    ConfigError,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    ProtocolError,
+    ServerBusy,
+    ServerError,
+    ServerNotRunning,
+    ServerUnavailable,
+    TaskCancelled,
+    TaskDead,
+    TaskError,
+    TaskExpired,
+    UsageError,
+)
+from autoglm.ids import Ids
+from autoglm.retry import Patience
+from autoglm.streaming import Chunk
+from autoglm.types import (
+    Answer,
+    Event,
+    Message,
+    Result,
+    Sampling,
+    Status,
+    Task,
+    TaskSpec,
+    TaskState,
+    Usage,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "AutoGLMError",
+    "Chunk",
+    "Client",
+    "ConfigError",
+    "Conflict",
+    "Event",
+    "Ids",
+    "InvalidRequest",
+    "Message",
+    "NotFound",
+    "Patience",
+    "ProtocolError",
+    "Result",
+    "Sampling",
+    "ServerBusy",
+    "ServerError",
+    "ServerNotRunning",
+    "ServerUnavailable",
+    "Status",
+    "Task",
+    "TaskCancelled",
+    "TaskDead",
+    "TaskError",
+    "TaskExpired",
+    "TaskSpec",
+    "TaskState",
+    "Usage",
+    "UsageError",
+    "__version__",
+]

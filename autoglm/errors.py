@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from autoglm.types import Task
+
 
 class AutoGLMError(Exception):
     """Base of all errors; `str(error)` is one line that says what to do."""
@@ -80,6 +82,13 @@ class ProtocolError(ServerError):
 
 class TaskError(AutoGLMError):
     code = "task_error"
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, task: Task | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.task = task
+        """The task as it ended."""
 
 
 class TaskDead(TaskError):

@@ -24,13 +24,14 @@ class Ids:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         random_bits: Callable[[int], int] = secrets.randbits,
     ) -> None:
-        self._now_ms = now_ms
+        self.now_ms = now_ms
+        """The wall clock that ids are sorted by, Unix milliseconds."""
         self._random_bits = random_bits
         self._last = 0
 
     def mint(self) -> str:
         """A new id, greater than every id this minter made before."""
-        fresh = (self._now_ms() << _RANDOM_BITS) | self._random_bits(_RANDOM_BITS - 1)
+        fresh = (self.now_ms() << _RANDOM_BITS) | self._random_bits(_RANDOM_BITS - 1)
         self._last = max(fresh, self._last + 1)
         value, letters = self._last, [""] * ID_LENGTH
         for place in range(ID_LENGTH - 1, -1, -1):

@@ -96,6 +96,8 @@ class Bell:
 
     async def wait_rung(self) -> None:
         """Until `ring` has been called since the last return or `hush`."""
+        if self._rung:
+            await asyncio.sleep(0)  # a reader who rings for itself lets the others run
         while not self._rung:
             waiter = self._waiter = asyncio.get_running_loop().create_future()
             try:
@@ -167,7 +169,9 @@ class Mailbox(Generic[M]):
         return True
 
     async def put(self, message: M) -> None:
-        """Wait until there is room. Safe to cancel: then the message was not put."""
+        """Wait until there is room. Safe to cancel: then the message was not put, and if it is a
+        question the place for its answer is given back.
+        """
         while not self.put_nowait(message):
             turn = asyncio.get_running_loop().create_future()
             self._putters.append(turn)
@@ -176,6 +180,8 @@ class Mailbox(Generic[M]):
             except BaseException:
                 if turn.done() and not turn.cancelled():
                     self._wake_putters(1)
+                if (reply := _reply_of(message)) is not None:
+                    reply.drop()
                 raise
 
     def reserve(self, context: object = None) -> Reply | None:
@@ -199,6 +205,7 @@ class Mailbox(Generic[M]):
     async def drain(self, limit: int | None = None) -> list[M]:
         """Lend what waits, in order; an empty list when only a signal was set."""
         if self._queue:
+            await asyncio.sleep(0)  # a reader who always finds something lets the others run
             self.bell.hush()
         else:
             await self.bell.wait_rung()
@@ -222,6 +229,10 @@ class Mailbox(Generic[M]):
     def taken(self, count: int = 1) -> None:
         """The next `count` lent messages are begun: after a crash they will not come back."""
         self._taken += count
+
+    def all_taken(self) -> None:
+        """All that is lent is begun."""
+        self._taken = len(self._lent)
 
     def done(self) -> None:
         """All that was lent has been handled."""
@@ -266,6 +277,10 @@ class Mailbox(Generic[M]):
 
 def tell_asker(message: object, answer: object) -> None:
     """Answer a question with `answer`, if `message` is one that has not been answered."""
-    reply = getattr(message, "reply", None)
-    if isinstance(reply, Reply):
+    if (reply := _reply_of(message)) is not None:
         reply.send(answer)
+
+
+def _reply_of(message: object) -> Reply | None:
+    reply = getattr(message, "reply", None)
+    return reply if isinstance(reply, Reply) else None

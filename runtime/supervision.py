@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 import msgspec
@@ -23,6 +23,7 @@ from runtime.clock import Clock, Rng
 from runtime.mailbox import Mailbox
 
 log = logging.getLogger("autoglm.supervision")
+E = TypeVar("E", bound=BaseException)
 
 
 class Strategy(StrEnum):
@@ -39,6 +40,12 @@ class ChildState(StrEnum):
 
 class Escalation(Exception):
     """A child could not be brought back; the message says which one and its last error."""
+
+
+class Excused(Exception):
+    """A failure that says nothing about the child, such as the death of an engine on which a
+    suspect was tried alone: it is restarted at once and its breaker does not count it.
+    """
 
 
 class ChildSpec(msgspec.Struct, frozen=True):
@@ -116,7 +123,7 @@ class Supervisor:
         try:
             await self._run(started)
         except Exception as error:
-            raise _find_escalation(error) or error from None
+            raise _find(error, Escalation) or error from None
 
     async def _run(self, started: Callable[[], None]) -> None:
         if self._strategy is Strategy.REST_FOR_ONE:
@@ -175,12 +182,12 @@ class Supervisor:
                 started()
 
         child.state = ChildState.STARTING
-        child.instance = child.spec.start()
         try:
+            child.instance = child.spec.start()
             await child.instance.run(on_started)
             error: BaseException = RuntimeError("returned")
         except Exception as caught:
-            if escalation := _find_escalation(caught):
+            if escalation := _find(caught, Escalation):
                 raise escalation from None
             error = caught
         finally:
@@ -190,17 +197,19 @@ class Supervisor:
         now = self._clock.monotonic()
         if begun and now - begun[0] >= child.spec.breaker.stable_s:
             child.breaker.settled()
-        child.breaker.failed(now, self._rng.random())
+        if _find(error, Excused) is None:
+            child.breaker.failed(now, self._rng.random())
         child.last_error = describe(error)
         log.warning("%s failed: %s", child.spec.name, child.last_error, exc_info=error)
 
 
-def _find_escalation(error: BaseException) -> Escalation | None:
-    if isinstance(error, Escalation):
+def _find(error: BaseException, kind: type[E]) -> E | None:
+    """The first error of this kind, in whatever group it came."""
+    if isinstance(error, kind):
         return error
     if isinstance(error, BaseExceptionGroup):
         inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
-        return next((found for each in inner if (found := _find_escalation(each))), None)
+        return next((found for each in inner if (found := _find(each, kind))), None)
     return None
 
 

@@ -7,7 +7,7 @@ store. Pure: no I/O, no clock.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -44,7 +44,7 @@ class Window:
         """These became pending."""
         for key in keys:
             if self._complete or (self._horizon is not None and key <= self._horizon):
-                insort(self._keys, key)
+                self._insert(key)
             elif self._meanwhile is not None:
                 self._meanwhile.append(key)
         if len(self._keys) > self._keys_max:
@@ -97,6 +97,13 @@ class Window:
     def __repr__(self) -> str:
         sight = "all" if self._complete else f"to {self._horizon}"
         return f"<Window {len(self._keys)} keys, sees {sight}>"
+
+    def _insert(self, key: Key) -> None:
+        """In its place, unless the read that saw it was faster than the news of it."""
+        keys = self._keys
+        place = bisect_left(keys, key)
+        if place == len(keys) or keys[place] != key:
+            keys.insert(place, key)
 
     def _cut(self) -> None:
         """Too many: drop the worst and see less far, with room before the next cut."""

@@ -1,0 +1,97 @@
+"""A server for one job: started when nobody listens, gone when its starter is.
+
+It is a process of its own, with the same data folder as any other server, so that what it has
+answered is there the next time. The kernel kills it with its starter (`die_with`); the store is
+safe against that, as against any crash.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+from anyio.abc import Process
+
+from autoglm.errors import ServerError, UsageError
+from autoglm.paths import Places
+
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+_POLL_S = 0.02
+
+
+@asynccontextmanager
+async def own_server(
+    where: Places, config: Path | None, settings: Sequence[str]
+) -> AsyncGenerator[None]:
+    """A server that listens at `where.socket` as long as the context lasts.
+
+    Raises UsageError or ServerError with the server's own words when it does not start.
+    """
+    try:
+        where.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log_path = where.data_dir / "server.log"
+        log = log_path.open("wb")
+    except OSError as error:
+        raise UsageError(
+            f"data folder {where.data_dir}: {error.strerror}; give another --data-dir"
+        ) from None
+    with log:
+        process = await anyio.open_process(
+            _command(where, config, settings),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is ours to handle
+        )
+    try:
+        await _until_listening(process, where.socket, log_path)
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _stop(process)
+
+
+def _command(where: Places, config: Path | None, settings: Sequence[str]) -> list[str]:
+    command = [
+        *(sys.executable, "-P", "-m", "actors.main", "serve"),
+        *("--parent", str(os.getpid()), "--drain-timeout", "0"),
+        *("--socket", str(where.socket), "--data-dir", str(where.data_dir)),
+    ]
+    if config is not None:
+        command += ["--config", str(config)]
+    for setting in settings:
+        command += ["--set", setting]
+    return command
+
+
+async def _until_listening(process: Process, socket: Path, log: Path) -> None:
+    with anyio.move_on_after(START_TIMEOUT_S):
+        while process.returncode is None:
+            try:
+                await (await anyio.connect_unix(socket)).aclose()
+            except OSError:
+                await anyio.sleep(_POLL_S)
+            else:
+                return
+    words = log.read_text(errors="replace").strip().splitlines()
+    reason = words[-1].removeprefix("autoglm: ") if words else "it said nothing"
+    if process.returncode == UsageError.exit_code:
+        raise UsageError(reason)
+    raise ServerError(f"the server did not start: {reason}")
+
+
+async def _stop(process: Process) -> None:
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+    with anyio.move_on_after(STOP_TIMEOUT_S):
+        await process.wait()
+        return
+    process.kill()
+    await process.wait()

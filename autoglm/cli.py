@@ -1,0 +1,258 @@
+"""The command line: what may be typed, and how a command ends.
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 some work failed, 2 wrong
+usage or configuration, 3 no server or it refused, 130 interrupted. An error is one line. The
+commands here need no more than a running server; `actors.main` adds those that start one, through
+`Extra`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn, cast
+
+import anyio
+
+from autoglm import __version__, commands
+from autoglm.errors import AutoGLMError, UsageError
+from autoglm.text import duration_s, one_line
+from autoglm.types import PRIORITY_DEFAULT, PRIORITY_LEAST_URGENT, PRIORITY_MOST_URGENT, TaskState
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+Subparsers = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
+Run = Callable[[argparse.Namespace], int]
+Extra = Callable[["Subparsers[Parser]"], None]
+"""Adds commands of its own with `add_command`."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"autoglm: {one_line(message)}; see: {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None, extra: Iterable[Extra] = ()) -> int:
+    """Run one command and return its exit code."""
+    try:
+        arguments = build_parser(extra).parse_args(argv)
+        code = cast("Run", arguments.run)(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain once more while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("AUTOGLM_TRACEBACK"):
+            raise
+        complain(_in_one_line(error))
+        return error.exit_code if isinstance(error, AutoGLMError) else EXIT_FAILED
+    return code
+
+
+def complain(message: str) -> None:
+    """One line for the person, on stderr."""
+    print(f"autoglm: {one_line(message)}", file=sys.stderr)
+
+
+def build_parser(extra: Iterable[Extra] = ()) -> Parser:
+    """The parser of all commands; `arguments.run(arguments)` carries out the one that was given."""
+    parser = Parser(
+        prog="autoglm",
+        description="A durable offline inference queue: hand in prompts, get every answer once.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"autoglm {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for add in extra:
+        add(subparsers)
+    _add_submit(subparsers)
+    _add_get(subparsers)
+    _add_list(subparsers)
+    _add_cancel(subparsers)
+    add_command(subparsers, "status", "show what the server is doing", _async(commands.status))
+    add_command(subparsers, "top", "watch the server at work", _top)
+    _add_events(subparsers)
+    return parser
+
+
+def add_command(
+    subparsers: Subparsers[Parser],
+    name: str,
+    summary: str,
+    run: Run,
+) -> Parser:
+    """A command with the options that all commands have."""
+    parser = subparsers.add_parser(
+        name, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--socket", metavar="PATH", help="where the server listens")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the server keeps its data")
+    parser.add_argument("--json", action="store_true", help="print JSON, one value a line")
+    server = parser.add_argument_group(
+        "the server", "accepted by every command, of use to those that start a server"
+    )
+    server.add_argument("--config", metavar="FILE.yaml", type=Path, help="the configuration")
+    server.add_argument(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        dest="settings",
+        action="append",
+        default=[],
+        help="one setting; may be repeated, the last wins",
+    )
+    server.add_argument("--engine", choices=("vllm", "simulated"), help="what runs the model")
+    server.add_argument("--model", metavar="NAME|PATH", help="smollm2, tiny or a model folder")
+    return parser
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `run`, as `autoglm.job.options_of` reads them."""
+    parser.add_argument("input", metavar="IN.jsonl", type=Path, help="one task a line")
+    parser.add_argument(
+        *("-o", "--output"),
+        metavar="OUT.jsonl",
+        type=Path,
+        required=True,
+        help="where the answers go; what fails goes to OUT.errors.jsonl",
+    )
+    parser.add_argument("--fresh", action="store_true", help="start over, whatever OUT.jsonl holds")
+    order = parser.add_mutually_exclusive_group()
+    order.add_argument(
+        "--ordered",
+        action="store_true",
+        default=True,
+        help="write answers in the order of the input (this is the default)",
+    )
+    order.add_argument(
+        "--as-completed", dest="ordered", action="store_false", help="write answers as they come"
+    )
+
+
+def _add_submit(subparsers: Subparsers[Parser]) -> None:
+    parser = add_command(
+        subparsers, "submit", "hand in a prompt and print its task's id", _async(commands.submit)
+    )
+    parser.add_argument("text", metavar="TEXT|-", help="the prompt; - reads it from stdin")
+    answer = parser.add_mutually_exclusive_group()
+    answer.add_argument("--wait", action="store_true", help="print the answer when it is there")
+    answer.add_argument("--stream", action="store_true", help="print the answer as it is written")
+    parser.add_argument(
+        "--priority",
+        type=_priority,
+        default=PRIORITY_DEFAULT,
+        metavar=f"{PRIORITY_MOST_URGENT}-{PRIORITY_LEAST_URGENT}",
+        help=f"smaller is more urgent (default {PRIORITY_DEFAULT})",
+    )
+    parser.add_argument("--tenant", default="default", help="on whose behalf")
+    parser.add_argument("--key", help="the same key with the same content is the same task")
+    parser.add_argument("--queue", default="normal")
+    parser.add_argument("--kind", help="what sort of work it is")
+    parser.add_argument("--system", metavar="TEXT", help="the system message")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="end the answer there")
+    parser.add_argument("--temperature", type=float, metavar="X")
+    parser.add_argument("--top-p", type=float, metavar="X")
+    parser.add_argument("--seed", type=int, metavar="N")
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="may be repeated"
+    )
+    parser.add_argument(
+        "--after",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ID",
+        help="tasks that must succeed first",
+    )
+    parser.add_argument("--deadline", type=_duration, metavar="2h", help="hurry as this draws near")
+    parser.add_argument("--expires", type=_duration, metavar="1d", help="give up after this")
+
+
+def _add_get(subparsers: Subparsers[Parser]) -> None:
+    parser = add_command(subparsers, "get", "show a task and its answer", _async(commands.get))
+    parser.add_argument("id", metavar="ID")
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for the answer and print its text alone"
+    )
+
+
+def _add_list(subparsers: Subparsers[Parser]) -> None:
+    parser = add_command(
+        subparsers, "list", "list tasks, newest first", _async(commands.list_tasks)
+    )
+    parser.add_argument("--state", type=_state, help=", ".join(TaskState))
+    parser.add_argument("--tenant")
+    parser.add_argument("--job")
+    parser.add_argument("--limit", type=int, metavar="N", help="no more than this")
+
+
+def _add_cancel(subparsers: Subparsers[Parser]) -> None:
+    parser = add_command(
+        subparsers, "cancel", "end tasks that have not ended", _async(commands.cancel)
+    )
+    parser.add_argument("ids", metavar="ID", nargs="*")
+    parser.add_argument("--job", help="all tasks of this job")
+
+
+def _add_events(subparsers: Subparsers[Parser]) -> None:
+    parser = add_command(
+        subparsers, "events", "print every change of every task", _async(commands.events)
+    )
+    parser.add_argument("--task", metavar="ID", help="of this task alone")
+    parser.add_argument("--follow", action="store_true", help="go on as more happens")
+
+
+def _async(command: Callable[[argparse.Namespace], Awaitable[int]]) -> Run:
+    return functools.partial(anyio.run, command)
+
+
+def _top(arguments: argparse.Namespace) -> int:
+    from autoglm import top  # noqa: PLC0415  # rich is slow to import and this alone needs it
+
+    return anyio.run(top.top, arguments)
+
+
+def _priority(text: str) -> int:
+    value = int(text) if text.isdecimal() else -1
+    if not PRIORITY_MOST_URGENT <= value <= PRIORITY_LEAST_URGENT:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a priority: {PRIORITY_MOST_URGENT} (most urgent)"
+            f" to {PRIORITY_LEAST_URGENT} (least)",
+        )
+    return value
+
+
+def _duration(text: str) -> float:
+    try:
+        return duration_s(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _state(text: str) -> TaskState:
+    try:
+        return TaskState.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, AutoGLMError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return (
+        f"internal error: {type(error).__name__}: {error}"
+        " (set AUTOGLM_TRACEBACK=1 to see where it comes from)"
+    )

@@ -1,0 +1,242 @@
+"""What a job writes: OpenAI batch result lines into OUT, what failed into OUT's errors file.
+
+Every line begins with `{"id":"JOB-LINE"`, so the files alone tell which lines of which job they
+hold. A process that is killed can leave a torn last line, one file behind the other, or (after a
+power cut) garbage where the disk had not caught up. All of it is cut away when the job goes on:
+the server has the answers, they are written again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from autoglm.batchfile import COMPLETION_URL
+from autoglm.bits import Bits
+from autoglm.errors import AutoGLMError, Conflict, UsageError
+from autoglm.text import one_line
+from autoglm.types import ErrorInfo, Output, Task
+from autoglm.wire import JobLineEnded
+
+
+class _Head(msgspec.Struct):
+    id: str
+
+
+_head = msgspec.json.Decoder(_Head)
+_encode = msgspec.json.Encoder().encode
+
+
+def errors_path(output: Path) -> Path:
+    """`out.jsonl` -> `out.errors.jsonl`."""
+    return output.with_name(f"{output.stem}.errors{output.suffix or '.jsonl'}")
+
+
+def result_line(job: str, ended: JobLineEnded, task: Task, output: Output, model: str) -> bytes:
+    """An answer as a line of an OpenAI batch's output file."""
+    usage = output.usage
+    choice: dict[str, Any] = {"index": 0}
+    if ended.url == COMPLETION_URL:
+        prefix, kind = "cmpl", "text_completion"
+        choice["text"] = output.text
+    else:
+        prefix, kind = "chatcmpl", "chat.completion"
+        choice["message"] = {"role": "assistant", "content": output.text}
+    body = {
+        "id": f"{prefix}-{task.id}",
+        "object": kind,
+        "created": (task.finished_at or task.created_at) // 1000,
+        "model": model,
+        "choices": [choice | {"logprobs": None, "finish_reason": output.finish_reason}],
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.total_tokens,
+            "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        },
+    }
+    line = {
+        "id": f"{job}-{ended.line}",
+        "custom_id": ended.custom_id,
+        "response": {"status_code": 200, "request_id": task.id, "body": body},
+        "error": None,
+    }
+    return _encode(line) + b"\n"
+
+
+def error_line(job: str, ended: JobLineEnded) -> bytes:
+    """A line that has no answer, and why."""
+    task = ended.answer.task if ended.answer else None
+    why = ended.error or (task and task.error)
+    if why is None:
+        state = task.state.value if task else "lost"
+        why = ErrorInfo(state, f"the task ended as {state}")
+    line = {
+        "id": f"{job}-{ended.line}",
+        "line": ended.line,
+        "custom_id": ended.custom_id,
+        "error": {"code": why.code, "message": why.message},
+    }
+    return _encode(line) + b"\n"
+
+
+class ResultFile:
+    """A file of lines that begin with their id; opened for this process alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    def open(self) -> None:
+        """Create the file or open what is there, and lock it.
+
+        Raises UsageError when that can't be, Conflict when another run writes it.
+        """
+        try:
+            if self.path.exists() and not stat.S_ISREG(self.path.stat().st_mode):
+                raise UsageError(f"{self._name}: not a regular file")
+            self._file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"{self._name}: another autoglm run is writing it") from None
+        except OSError as error:
+            raise UsageError(f"{self._name}: {error.strerror}") from None
+
+    def scan(self, job: str) -> Iterator[tuple[int, int]]:
+        """Each whole line that `job` wrote: its number and where the next one begins.
+
+        Ends at the first line that is torn or garbage. Raises Conflict at another's line.
+        """
+        if self._file is None:
+            return
+        self._file.seek(0)
+        ours, end = f'{{"id":"{job}-'.encode(), 0
+        for line in self._file:
+            if not (line.startswith(ours) or ours.startswith(line)) and line.strip(b"\0"):
+                raise Conflict(
+                    f"{self._name} holds what this job did not write;"
+                    " give another output, or --fresh to start over",
+                )
+            number = _number_of(line)
+            if number is None:
+                return
+            end += len(line)
+            yield number, end
+
+    def cut(self, size: int) -> None:
+        """Drop what lies behind byte `size`; the next write goes there."""
+        if self._file is not None:
+            self._file.seek(size)
+            self._file.truncate()
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Append lines: all of them are with the system when this returns."""
+        if not lines:
+            return
+        if self._file is None:
+            self.open()
+        assert self._file is not None
+        try:
+            self._file.write(b"".join(lines))
+            self._file.flush()
+        except OSError as error:
+            raise AutoGLMError(
+                f"{self._name}: {error.strerror}; the same command again goes on from there",
+            ) from None
+
+    def close(self, *, durable: bool = False) -> None:
+        """Let go of the file; with `durable`, once it would survive a power cut.
+
+        An empty errors file is no use to anybody and removed by its owner, see `Results`.
+        """
+        if self._file is None:
+            return
+        if durable:
+            os.fsync(self._file)
+        self._file.close()
+        self._file = None
+
+    @property
+    def _name(self) -> str:
+        return one_line(str(self.path))
+
+
+class Results:
+    """OUT and its errors file as one: which lines they hold, and adding more."""
+
+    def __init__(self, output: Path, *, ordered: bool) -> None:
+        self._answers = ResultFile(output)
+        self._errors = ResultFile(errors_path(output))
+        self._ordered = ordered
+        self.answered = 0
+        self.failed = 0
+
+    def __enter__(self) -> Results:
+        self._answers.open()
+        if self._errors.path.exists():
+            self._errors.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close(durable=False)
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._answers.cut(0)
+        self._errors.close()
+        self._errors.path.unlink(missing_ok=True)
+
+    def take_up(self, job: str, done: Bits) -> None:
+        """Add to `done` what the files hold already and cut off the rest.
+
+        In order, that is what has no gap before it, counting what `done` held. Raises Conflict
+        when a file holds what this job did not write.
+        """
+        self.answered = self._keep(self._answers, job, done)
+        self.failed = self._keep(self._errors, job, done)
+        if self._ordered:
+            last = done.prefix()
+            self.answered = self._keep(self._answers, job, done, last)
+            self.failed = self._keep(self._errors, job, done, last)
+
+    def write(self, answers: Sequence[bytes], errors: Sequence[bytes]) -> None:
+        """Append lines. Raises AutoGLMError when the disk is full."""
+        self._answers.write(answers)
+        self._errors.write(errors)
+        self.answered += len(answers)
+        self.failed += len(errors)
+
+    def finish(self) -> None:
+        """Make durable what was written."""
+        self._close(durable=True)
+
+    def _keep(self, file: ResultFile, job: str, done: Bits, last: int | None = None) -> int:
+        kept = size = before = 0
+        for number, end in file.scan(job):
+            if (self._ordered and number <= before) or (last is not None and number > last):
+                break
+            kept, size, before = kept + 1, end, number
+            done.add(number)
+        file.cut(size)
+        return kept
+
+    def _close(self, *, durable: bool) -> None:
+        self._answers.close(durable=durable)
+        self._errors.close(durable=durable)
+
+
+def _number_of(line: bytes) -> int | None:
+    """The line's number; None when it is torn or garbage."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        number = _head.decode(line).id.rpartition("-")[2]
+    except msgspec.DecodeError:
+        return None
+    return int(number) if number.isdecimal() else None

@@ -1,0 +1,219 @@
+"""What a person sees of tasks, events and the status: pure functions from structs to text.
+
+Lines are aligned with blanks, coloured when `Paint` is told so. Everything that came from outside
+passes through `autoglm.text`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+import msgspec
+
+from autoglm.text import clock_time, in_words, one_line, printable
+from autoglm.types import (
+    ActorStatus,
+    Answer,
+    EngineStatus,
+    Event,
+    Output,
+    Status,
+    Task,
+    TaskState,
+)
+
+_CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36}
+STATE_COLOURS = {
+    TaskState.RUNNING: "cyan",
+    TaskState.RETRYING: "yellow",
+    TaskState.SUCCEEDED: "green",
+    TaskState.DEAD: "red",
+    TaskState.EXPIRED: "red",
+    TaskState.CANCELLED: "dim",
+}
+_TASK_COLUMNS = "{:26}  {:9}  {:12}  {:10}  {:>3}  {:>3}  {:19}  {}"
+_EVENT_COLUMNS = "{:>8}  {:19}  {:26}  {:12}  {:>9} → {:9}  {:>3}  {:>6}"
+
+
+class Paint(msgspec.Struct, frozen=True):
+    """Colours, or none."""
+
+    on: bool = False
+
+    def __call__(self, text: str, colour: str | None) -> str:
+        return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self.on and colour else text
+
+
+class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A task and its result, as `--json` prints it."""
+
+    id: str
+    state: TaskState
+    task: Task
+    result: Output | None = None
+
+
+def paint_for(stream: TextIO) -> Paint:
+    """Colours for a terminal, unless the person asked for none (https://no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return Paint(stream.isatty() and not plain)
+
+
+def shown(task: Task, result: Output | None = None) -> Shown:
+    return Shown(task.id, task.state, task, result)
+
+
+def task_header(paint: Paint) -> str:
+    names = ("ID", "STATE", "TENANT", "QUEUE", "PRI", "TRY", "CREATED", "ERROR")
+    return paint(_TASK_COLUMNS.format(*names), "bold")
+
+
+def task_line(task: Task, paint: Paint) -> str:
+    line = _TASK_COLUMNS.format(
+        one_line(task.id, 26),
+        task.state.value,
+        one_line(task.tenant, 12),
+        one_line(task.queue, 10),
+        task.priority,
+        task.attempt,
+        clock_time(task.created_at),
+        one_line(task.error.message, 60) if task.error else "",
+    )
+    return paint(line.rstrip(), STATE_COLOURS.get(task.state))
+
+
+def event_header(paint: Paint) -> str:
+    names = ("SEQ", "TIME", "TASK", "TENANT", "FROM", "TO", "TRY", "COST")
+    return paint(_EVENT_COLUMNS.format(*names), "bold")
+
+
+def event_line(event: Event, paint: Paint) -> str:
+    line = _EVENT_COLUMNS.format(
+        event.seq,
+        clock_time(event.at),
+        one_line(event.task, 26),
+        one_line(event.tenant, 12),
+        event.from_state.value if event.from_state else "",
+        event.to_state.value,
+        event.attempt,
+        event.cost,
+    )
+    return paint(line, STATE_COLOURS.get(event.to_state))
+
+
+def describe(answer: Answer, paint: Paint) -> str:
+    """A task in full, its answer's text at the end."""
+    task, result = answer.task, answer.result
+    moments = {
+        "created": task.created_at,
+        "started": task.started_at,
+        "finished": task.finished_at,
+        "deadline": task.deadline_at,
+        "expires": task.expires_at,
+    }
+    facts = {
+        "id": task.id,
+        "state": task.state.value,
+        "tenant": task.tenant,
+        "queue": task.queue,
+        "priority": str(task.priority),
+        "kind": task.kind,
+        "key": task.key,
+        "job": task.job,
+        "attempt": str(task.attempt),
+        "failures": str(task.failures) if task.failures else None,
+        **{name: clock_time(at) if at else None for name, at in moments.items()},
+        "error": f"{task.error.message} ({task.error.code})" if task.error else None,
+    }
+    if task.started_at and task.finished_at:
+        facts["took"] = in_words((task.finished_at - task.started_at) / 1000)
+    if result:
+        usage = result.usage
+        facts["tokens"] = f"{usage.prompt_tokens} prompt, {usage.completion_tokens} answer"
+        facts["finish"] = result.finish_reason
+    lines = [
+        f"{paint(f'{name:10}', 'bold')}{one_line(value)}" for name, value in facts.items() if value
+    ]
+    return "\n".join([*lines, "", printable(result.text)] if result else lines)
+
+
+def describe_status(status: Status, paint: Paint, now_ms: int) -> str:
+    """The status as aligned sections."""
+    server = status.server
+    up = in_words((now_ms - server.started_at) / 1000)
+    lines = [
+        f"{paint('server', 'bold')}   {server.state}, up {up}, pid {server.pid}",
+        f"{paint('version', 'bold')}  {one_line(server.version)}",
+        f"{paint('engine', 'bold')}   {one_line(server.engine)} {one_line(server.model)}",
+        f"{paint('data', 'bold')}     {one_line(server.data_dir)}",
+        "",
+        *_task_counts(status, paint),
+        "",
+        *_table(
+            ("ENGINE", "STATE", "BREAKER", "RUNNING", "WAITING", "TOKENS/S", "ERROR"),
+            map(_engine_cells, status.engines),
+            paint,
+        ),
+        *(
+            f"  {one_line(choice.name)} = {one_line(choice.value)}: {one_line(choice.why)}"
+            for engine in status.engines
+            for choice in engine.choices
+        ),
+        "",
+        batches_line(status),
+        "",
+        *_table(
+            ("ACTOR", "STATE", "BREAKER", "RESTARTS", "MAILBOX", "PROCESSED"),
+            map(_actor_cells, status.actors),
+            paint,
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def batches_line(status: Status) -> str:
+    """`batches 12, 3.4 requests each (size 1, window 8, idle 3)`."""
+    batches = status.batches
+    triggers = ", ".join(f"{one_line(name)} {n}" for name, n in batches.triggers.items())
+    why = f" ({triggers})" if triggers else ""
+    return f"batches {batches.count}, {batches.mean_size:.1f} requests each{why}"
+
+
+def all_states(status: Status) -> Status:
+    """The status with every state in `tasks`, those without a task as 0."""
+    counts = {state.value: status.tasks.get(state.value, 0) for state in TaskState}
+    return msgspec.structs.replace(status, tasks=counts | status.tasks)
+
+
+def _engine_cells(engine: EngineStatus) -> Sequence[str]:
+    return (
+        engine.id,
+        engine.state,
+        engine.breaker,
+        f"{engine.running}/{engine.slots}",
+        str(engine.waiting),
+        f"{engine.tokens_per_s:.1f}",
+        engine.error or "",
+    )
+
+
+def _actor_cells(actor: ActorStatus) -> Sequence[str]:
+    counts = (actor.restarts, actor.mailbox, actor.processed)
+    return (actor.name, actor.state, actor.breaker, *map(str, counts))
+
+
+def _task_counts(status: Status, paint: Paint) -> Iterable[str]:
+    for state in TaskState:
+        count = status.tasks.get(state.value, 0)
+        line = f"{state.value:10} {count:>12}"
+        yield paint(line, STATE_COLOURS.get(state) if count else "dim")
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint) -> Iterable[str]:
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    for number, row in enumerate([header, *cells]):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield paint(line.rstrip(), None if number else "bold")

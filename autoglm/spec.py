@@ -1,0 +1,202 @@
+"""From what a person hands in to a `TaskSpec`: the checks a client makes before it sends.
+
+They are here so that a mistake is told at once and in the caller's words; the server trusts none
+of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict, cast
+
+import msgspec
+
+from autoglm.errors import InvalidRequest, UsageError
+from autoglm.text import duration_s, one_line
+from autoglm.types import (
+    PRIORITY_DEFAULT,
+    PRIORITY_LEAST_URGENT,
+    PRIORITY_MOST_URGENT,
+    Message,
+    Sampling,
+    TaskSpec,
+)
+
+Prompt = str | Sequence[Message | Mapping[str, Any]]
+"""A text, taken as one user message, or the messages of a conversation."""
+
+NAME_CHARS_MAX = 200
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "max_tokens": (1, 2**31),
+    "min_tokens": (0, 2**31),
+    "temperature": (0, 100),
+    "top_p": (0, 1),
+    "top_k": (-1, 2**31),
+    "min_p": (0, 1),
+    "seed": (-(2**63), 2**63 - 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "repetition_penalty": (0, 100),
+}
+_EXCLUDES_ZERO = {"top_p", "repetition_penalty"}
+
+
+class TaskOptions(TypedDict, total=False):
+    """What may be said about a task besides its prompt; all of it is optional.
+
+    `deadline` and `expires` are from now, in seconds or words such as `"2h"`. `system` is put
+    before the messages. `sampling` carries the rarer settings; those named here win over it.
+    `stream` says that somebody will follow the answer as it is written.
+    """
+
+    priority: int
+    key: str | None
+    tenant: str
+    queue: str
+    kind: str | None
+    after: Iterable[str]
+    deadline: float | str | None
+    expires: float | str | None
+    system: str | None
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    stop: str | Iterable[str]
+    sampling: Sampling
+    stream: bool
+
+
+def task_spec(
+    prompt: Prompt,
+    *,
+    id: str,
+    now_ms: int,
+    priority: int = PRIORITY_DEFAULT,
+    key: str | None = None,
+    tenant: str = "default",
+    queue: str = "normal",
+    kind: str | None = None,
+    after: Iterable[str] = (),
+    deadline: float | str | None = None,
+    expires: float | str | None = None,
+    system: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    stop: str | Iterable[str] = (),
+    sampling: Sampling | None = None,
+    stream: bool = False,
+) -> TaskSpec:
+    """The task that `prompt` and the options of `TaskOptions` describe.
+
+    Raises InvalidRequest naming the option that is wrong.
+    """
+    named = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    if stop:
+        given["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    spec = TaskSpec(
+        id=id,
+        messages=messages_of(prompt, system),
+        sampling=msgspec.structs.replace(sampling or Sampling(), **given),
+        tenant=tenant,
+        queue=queue,
+        priority=priority,
+        kind=kind,
+        key=key,
+        after=(after,) if isinstance(after, str) else tuple(after),
+        deadline_at=moment_ms("deadline", deadline, now_ms),
+        expires_at=moment_ms("expires", expires, now_ms),
+        stream=stream,
+    )
+    check(spec)
+    return spec
+
+
+def messages_of(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
+    """The conversation: a text becomes one user message. Raises InvalidRequest."""
+    first = () if system is None else (Message("system", system),)
+    if isinstance(prompt, str):
+        return (*first, Message("user", prompt))
+    messages = tuple(map(_message, prompt))
+    if not messages:
+        raise InvalidRequest("messages: at least one is needed")
+    return first + messages
+
+
+def moment_ms(option: str, duration: float | str | None, now_ms: int) -> int | None:
+    """The moment that lies `duration` from `now_ms`. Raises InvalidRequest naming the option."""
+    if duration is None:
+        return None
+    try:
+        return now_ms + round(duration_s(duration) * 1000)
+    except UsageError as error:
+        raise InvalidRequest(f"{option}: {error}") from None
+
+
+def check(spec: TaskSpec) -> None:
+    """Raises InvalidRequest for what no server could take, naming the field."""
+    if not PRIORITY_MOST_URGENT <= spec.priority <= PRIORITY_LEAST_URGENT:
+        raise InvalidRequest(
+            f"priority {spec.priority}: from {PRIORITY_MOST_URGENT} (most urgent)"
+            f" to {PRIORITY_LEAST_URGENT} (least)",
+        )
+    for field in ("tenant", "queue", "kind", "key"):
+        value = getattr(spec, field)
+        if value is not None and not 0 < len(value) <= NAME_CHARS_MAX:
+            raise InvalidRequest(
+                f"{field}: from 1 to {NAME_CHARS_MAX} characters, not {len(value)}"
+            )
+    for field, (least, most) in _RANGES.items():
+        value = getattr(spec.sampling, field)
+        within = value is None or least <= value <= most  # NaN is within nothing
+        if not within or (value == 0 and field in _EXCLUDES_ZERO):
+            above = "above" if field in _EXCLUDES_ZERO else "from"
+            raise InvalidRequest(f"{field} {value}: {above} {least} to {most}")
+    if "" in spec.sampling.stop:
+        raise InvalidRequest("stop: an empty text would stop every answer at once")
+
+
+def size_bytes(spec: TaskSpec) -> int:
+    """Its size on the wire. Raises InvalidRequest when a text holds half a surrogate pair.
+
+    No encoding can carry those; they come from a command line that is not UTF-8.
+    """
+    try:
+        return len(msgspec.msgpack.encode(spec))
+    except UnicodeEncodeError:
+        raise InvalidRequest("the task holds text that is not valid Unicode") from None
+
+
+def _message(turn: Message | Mapping[str, Any]) -> Message:
+    if isinstance(turn, Message):
+        return turn
+    if not isinstance(cast("object", turn), Mapping):
+        raise InvalidRequest(f"messages: a turn is an object with role and content, not {turn!r}")
+    unknown = set(turn) - {"role", "content", "name"}
+    if unknown:
+        raise InvalidRequest(f"messages: {one_line(min(unknown), 40)} is not supported")
+    role, content = turn.get("role"), turn.get("content")
+    if not isinstance(role, str) or not role:
+        raise InvalidRequest("messages: every turn needs a role")
+    return Message(role, _text_of(content))
+
+
+def _text_of(content: object) -> str:
+    """A turn's text; the parts of a list are joined when all of them are text."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence):
+        raise InvalidRequest("messages: content is a text or a list of parts of type text")
+    texts: list[str] = []
+    for part in cast("Sequence[object]", content):
+        fields = cast("Mapping[str, object]", part if isinstance(part, Mapping) else {})
+        text = fields.get("text")
+        if fields.get("type") != "text" or not isinstance(text, str):
+            kind = one_line(str(fields.get("type")), 40)
+            raise InvalidRequest(f"messages: a part of type {kind} is not supported, only text")
+        texts.append(text)
+    return "".join(texts)

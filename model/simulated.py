@@ -1,0 +1,262 @@
+"""The simulated engine: the timing of a continuously batching engine, without a model.
+
+It is what tests, drills and the deterministic simulation run on: the same requests at the same
+times give the same answers at the same times. A token is a word, of prompts and answers alike.
+
+- The answer begins with the first 16 hex digits of SHA-256 of the last user message (UTF-8, marks
+  included); filler words follow up to its number of tokens.
+- One step takes `step_ms`, however many requests run, and gives each of them one token. Requests
+  that joined meanwhile take part in the next step, which is longer by their prefill: prompt tokens
+  / `prefill_tok_s`. A request beyond `max_num_seqs` waits for a slot, first come, first served.
+- Marks in the prompt act when `engine.faults` is on: `[[crash]]` kills the process when the request
+  is admitted, `[[hang]]` stops all progress, `[[error]]` fails the attempt, `[[invalid]]` fails the
+  request for good, `[[slow:S]]` adds S seconds before the first token. `[[tokens:N]]` sets the
+  number of tokens, always.
+
+There is no task that steps: one of the waiting `generate` calls drives the steps for all, and
+hands over when it leaves. Without delays a request is answered within its own call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+
+from model.engine import Completion, EngineInfo, EngineLoad, EngineRequest, RequestFailed
+from runtime.clock import Clock
+from runtime.config import EngineConfig
+
+CONTEXT_TOKENS_DEFAULT: Final = 8192
+"""What fits when `engine.max_model_len` is not set: as much as the packaged model holds."""
+
+_FILLER: Final = ("and", "so", "it", "goes", "on", "word", "by", "word")
+_MARK: Final = re.compile(r"\[\[(crash|hang|error|invalid|slow|tokens)(?::(\d+(?:\.\d+)?))?\]\]")
+
+
+def kill_own_process() -> None:
+    """Die as an engine that crashed: at once, without unwinding or flushing anything."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(slots=True, eq=False)
+class _Generation:
+    """One admitted request on its way through the steps."""
+
+    prompt_tokens: int
+    wanted: int
+    digest: str
+    on_text: Callable[[str], None] | None
+    made: int = 0
+    wake: anyio.Event = field(default_factory=anyio.Event)
+    """Set when the answer is complete, or when it is this call's turn to drive."""
+
+
+class SimulatedEngine:
+    """model.engine.Engine by arithmetic; see the module for what it promises.
+
+    `kill` is what `[[crash]]` calls. Should it return, as in a simulation, the engine behaves like
+    the dead process it stands for: nothing comes out of it any more.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        clock: Clock,
+        kill: Callable[[], None] = kill_own_process,
+    ) -> None:
+        simulated = config.simulated
+        self._config = config
+        self._clock = clock
+        self._kill = kill
+        self._context = config.max_model_len or CONTEXT_TOKENS_DEFAULT
+        self._step_s = simulated.step_ms / 1000
+        self._prefill_s = 1 / simulated.prefill_tok_s if simulated.prefill_tok_s else 0.0
+        slots = config.max_num_seqs
+        self._slots = anyio.Semaphore(slots, max_value=slots, fast_acquire=True)
+        self._arrived: dict[_Generation, None] = {}
+        """Have a slot and wait for the next step to begin."""
+        self._running: dict[_Generation, None] = {}
+        """Take part in the step under way."""
+        self._driven = False
+        """One of the calls drives the steps."""
+        self._step_ends: float | None = None
+        """When the step under way ends; outlives a driver that is cancelled in the middle."""
+        self._step_starts: float | None = None
+        """When the next step begins if it follows on without a pause, so that late timers
+        of the event loop do not slow the engine down."""
+        self._halted = False
+        self._prompt_tokens = 0
+        self._completion_tokens = 0
+
+    async def load(self) -> EngineInfo:
+        await self._clock.sleep(self._config.simulated.load_s)
+        return EngineInfo(
+            model=self._config.model,
+            slots=self._config.max_num_seqs,
+            max_model_len=self._context,
+        )
+
+    async def generate(
+        self,
+        request: EngineRequest,
+        on_text: Callable[[str], None] | None,
+    ) -> Completion:
+        """See Engine.generate. Sampling beyond the number of tokens makes no difference here."""
+        texts = [request.prompt or "", *(message.content for message in request.messages)]
+        marks = _marks(texts)
+        prompt_tokens = sum(len(text.split()) for text in texts)
+        room = self._context - prompt_tokens
+        if room < 1:
+            raise RequestFailed(
+                "prompt_too_long",
+                f"the prompt has {prompt_tokens} tokens; the model takes at most {self._context}, "
+                "prompt and answer together",
+                permanent=True,
+            )
+        wanted, finish_reason = self._length(request, marks, room)
+        generation = _Generation(prompt_tokens, wanted, _digest(request), on_text)
+        async with self._slots:
+            if self._config.faults and marks:
+                await self._act(marks)
+            await self._decode(generation)
+        return Completion(
+            id=request.id,
+            attempt=request.attempt,
+            text=generation.digest + _filler(wanted),
+            finish_reason=finish_reason,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=wanted,
+        )
+
+    def reading(self) -> EngineLoad:
+        held = sum(each.prompt_tokens + each.made for each in (*self._running, *self._arrived))
+        return EngineLoad(
+            running=self._config.max_num_seqs - self._slots.value,
+            waiting=self._slots.statistics().tasks_waiting,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            kv_usage=min(1.0, held / (self._config.max_num_seqs * self._context)),
+        )
+
+    def close(self) -> None:
+        self._halted = True
+
+    def _length(self, request: EngineRequest, marks: dict[str, str], room: int) -> tuple[int, str]:
+        """Tokens of the answer, and why it ends there."""
+        sampling = request.sampling
+        limit = room if sampling.max_tokens is None else max(1, min(room, sampling.max_tokens))
+        natural = int(float(marks.get("tokens") or self._config.simulated.output_tokens))
+        natural = limit + 1 if sampling.ignore_eos else max(natural, sampling.min_tokens or 1)
+        return (natural, "stop") if natural <= limit else (limit, "length")
+
+    async def _act(self, marks: dict[str, str]) -> None:
+        """What the marks of an admitted request do to it, or to the whole engine."""
+        if "crash" in marks:
+            self._halted = True
+            self._kill()
+        if "hang" in marks:
+            self._halted = True
+        if "invalid" in marks:
+            raise RequestFailed("invalid_request", "the prompt holds [[invalid]]", permanent=True)
+        if "error" in marks:
+            raise RequestFailed("engine_error", "the prompt holds [[error]]", permanent=False)
+        if not self._halted and "slow" in marks:
+            await self._clock.sleep(float(marks["slow"] or 0))
+
+    async def _decode(self, generation: _Generation) -> None:
+        """Take part in the steps until the answer is complete."""
+        prefill_s = generation.prompt_tokens * self._prefill_s
+        if not (self._step_s or prefill_s or self._halted):
+            self._prompt_tokens += generation.prompt_tokens
+            self._advance(generation, generation.wanted)
+            return
+        self._arrived[generation] = None
+        try:
+            while generation.made < generation.wanted:
+                if self._driven:
+                    await generation.wake.wait()
+                    generation.wake = anyio.Event()
+                else:
+                    await self._drive_one_step()
+        finally:
+            self._leave(generation)
+
+    async def _drive_one_step(self) -> None:
+        self._driven = True
+        try:
+            if self._step_ends is None:
+                await anyio.lowlevel.checkpoint()  # who arrives at the same moment joins
+                self._begin_step()
+            assert self._step_ends is not None
+            await self._clock.sleep(max(0.0, self._step_ends - self._clock.monotonic()))
+            if self._halted:
+                await anyio.sleep_forever()
+            self._end_step(self._step_ends)
+        finally:
+            self._driven = False
+
+    def _begin_step(self) -> None:
+        now = self._clock.monotonic()
+        prefill = sum(generation.prompt_tokens for generation in self._arrived)
+        self._running |= self._arrived
+        self._arrived.clear()
+        self._prompt_tokens += prefill
+        start = now if self._step_starts is None else max(self._step_starts, now - self._step_s)
+        self._step_ends = start + self._step_s + prefill * self._prefill_s
+
+    def _end_step(self, ended: float) -> None:
+        self._step_ends, self._step_starts = None, ended
+        for generation in list(self._running):
+            self._advance(generation, 1 if self._step_s else generation.wanted)
+            if generation.made == generation.wanted:
+                del self._running[generation]
+                generation.wake.set()
+
+    def _advance(self, generation: _Generation, tokens: int) -> None:
+        """Make the next `tokens` tokens of an answer."""
+        first, generation.made = generation.made, generation.made + tokens
+        self._completion_tokens += tokens
+        if generation.on_text is None:
+            return
+        for token in range(first, generation.made):
+            generation.on_text(f" {_word(token)}" if token else generation.digest)
+
+    def _leave(self, generation: _Generation) -> None:
+        """Complete or cancelled: somebody else drives, if nobody does."""
+        self._running.pop(generation, None)
+        self._arrived.pop(generation, None)
+        heir = next(iter(self._running or self._arrived), None)
+        if heir is None:
+            self._step_ends = self._step_starts = None
+        elif not self._driven:
+            heir.wake.set()
+
+
+def _marks(texts: list[str]) -> dict[str, str]:
+    """The marks that stand in a prompt with their values; of repeated ones the last."""
+    return {name: value for text in texts if "[[" in text for name, value in _MARK.findall(text)}
+
+
+def _digest(request: EngineRequest) -> str:
+    users = (message.content for message in reversed(request.messages) if message.role == "user")
+    text = next(users, request.prompt or "")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _word(token: int) -> str:
+    return _FILLER[token % len(_FILLER)]
+
+
+@lru_cache(maxsize=1024)
+def _filler(tokens: int) -> str:
+    """All words of an answer of that many tokens but the first."""
+    return "".join(f" {_word(token)}" for token in range(1, tokens))

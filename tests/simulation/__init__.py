@@ -1,0 +1,1 @@
+"""The whole server in deterministic worlds: virtual time, seeded order, faults at any step."""

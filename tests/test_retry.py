@@ -1,0 +1,81 @@
+"""What becomes of a task when its attempt is over: one row of the table after the other."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors.policy.retry import SUSPECT_DEATHS, is_suspect, outcome
+from autoglm.types import ErrorInfo, TaskState
+from model.engine import Completion, EngineRequest
+from model.hosted import Flight, Lost
+from runtime.config import RetryConfig
+from runtime.store.protocol import ClaimedTask, Outcome
+
+RETRY = RetryConfig(max_attempts=3, base_ms=100, cap_ms=5_000)
+
+
+def ended(
+    how: Completion | Lost, *, failures: int = 0, deaths: int = 0, alone: bool = False
+) -> Outcome:
+    task = ClaimedTask(7, "id", 4, failures, deaths, 5, 0, stream=False)
+    flight = Flight(EngineRequest("id", 4), task, alone=alone)
+    flight.ended = how
+    return outcome(flight, RETRY, draw=0.5)
+
+
+def error(*, permanent: bool = False) -> Completion:
+    return Completion("id", 4, error=ErrorInfo("engine_error", "no"), permanent=permanent)
+
+
+def test_an_answer_succeeds_with_its_text_and_usage() -> None:
+    seen = ended(
+        Completion("id", 4, "text", "stop", prompt_tokens=3, completion_tokens=2, cached_tokens=1)
+    )
+    assert (seen.state, seen.charged, seen.cost) == (TaskState.SUCCEEDED, False, 5)
+    assert seen.output is not None
+    assert (seen.output.text, seen.output.usage.cached_tokens) == ("text", 1)
+
+
+def test_a_death_of_the_engine_charges_nothing_and_is_remembered() -> None:
+    seen = ended(Lost("killed"))
+    assert (seen.state, seen.charged, seen.died) == (TaskState.PENDING, False, True)
+
+
+def test_a_request_the_engine_gave_up_is_pending_again_uncharged() -> None:
+    seen = ended(Completion("id", 4, finish_reason="abort"))
+    assert (seen.state, seen.charged, seen.died) == (TaskState.PENDING, False, False)
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+def test_a_failure_is_charged_and_waits_out_half_its_ceiling(failures: int) -> None:
+    seen = ended(error(), failures=failures)
+    assert (seen.state, seen.charged) == (TaskState.RETRYING, True)
+    assert seen.retry_in_ms == 50 * 2**failures
+
+
+def test_the_last_allowed_failure_is_the_end() -> None:
+    seen = ended(error(), failures=2)
+    assert (seen.state, seen.charged, seen.retry_in_ms) == (TaskState.DEAD, True, 0)
+
+
+def test_a_permanent_error_is_the_end_at_once() -> None:
+    assert ended(error(permanent=True)).state is TaskState.DEAD
+
+
+def test_a_suspect_that_kills_the_engine_alone_is_poison() -> None:
+    seen = ended(Lost("killed"), deaths=SUSPECT_DEATHS, alone=True)
+    assert (seen.state, seen.charged) == (TaskState.DEAD, True)
+    assert seen.error is not None
+    assert seen.error.code == "poison"
+
+
+@pytest.mark.parametrize(("deaths", "alone"), [(SUSPECT_DEATHS, False), (0, True)])
+def test_a_death_proves_nothing_unless_a_suspect_was_alone(deaths: int, alone: bool) -> None:
+    assert ended(Lost("killed"), deaths=deaths, alone=alone).state is TaskState.PENDING
+
+
+def test_a_task_is_a_suspect_after_two_deaths() -> None:
+    def with_deaths(deaths: int) -> ClaimedTask:
+        return ClaimedTask(7, "id", 4, 0, deaths, 5, 0, stream=False)
+
+    assert [is_suspect(with_deaths(deaths)) for deaths in range(4)] == [False, False, True, True]

@@ -1,0 +1,36 @@
+"""The table of legal transitions."""
+
+from __future__ import annotations
+
+import pytest
+
+from autoglm.types import TaskState as S
+from runtime.store.transitions import LEGAL, legal
+
+
+@pytest.mark.parametrize("state", [state for state in S if state.ended])
+def test_nothing_leaves_a_state_that_has_ended(state: S) -> None:
+    assert not any(legal(state, after) for after in S)
+
+
+@pytest.mark.parametrize("state", [state for state in S if not state.ended])
+def test_whatever_has_not_ended_can_be_cancelled_and_can_expire(state: S) -> None:
+    assert legal(state, S.CANCELLED)
+    assert legal(state, S.EXPIRED)
+
+
+def test_only_a_running_task_succeeds_fails_or_dies() -> None:
+    for after in (S.SUCCEEDED, S.RETRYING, S.DEAD):
+        assert {before for before, to in LEGAL if to is after} == {S.RUNNING}
+
+
+def test_only_a_pending_task_is_claimed() -> None:
+    assert {before for before, to in LEGAL if to is S.RUNNING} == {S.PENDING}
+
+
+def test_every_state_can_be_reached_and_only_three_begin() -> None:
+    reached = {after for _, after in LEGAL}
+    assert reached == set(S)
+    assert {after for before, after in LEGAL if before is None} == {
+        *(S.PENDING, S.BLOCKED, S.SCHEDULED),
+    }

@@ -1,0 +1,142 @@
+"""The scheduler's window, against the plain sorted set of everything that is pending."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.policy.window import Refill, Window
+from runtime.store.protocol import Key
+
+
+def keys(*ranks: int) -> list[Key]:
+    return [(rank, rank) for rank in ranks]
+
+
+def refill(window: Window, backlog: list[Key]) -> None:
+    wanted = window.refill_begins()
+    window.refilled(wanted, read(wanted, backlog))
+
+
+def read(wanted: Refill, backlog: list[Key]) -> list[Key]:
+    return [key for key in sorted(backlog) if wanted.after is None or key > wanted.after][
+        : wanted.limit
+    ]
+
+
+def test_it_knows_nothing_until_it_has_read_the_store() -> None:
+    window = Window(10, 5)
+    window.arrived(keys(3))
+    assert len(window) == 0
+    assert window.wants_refill()
+    refill(window, keys(3, 1, 2))
+    assert window.take(2) == keys(1, 2)
+
+
+def test_one_that_saw_everything_keeps_every_arrival() -> None:
+    window = Window(10, 5)
+    refill(window, [])
+    window.arrived(keys(5, 3, 4))
+    assert not window.wants_refill()
+    assert window.take(9) == keys(3, 4, 5)
+
+
+def test_an_urgent_arrival_evicts_the_worst() -> None:
+    window = Window(4, 2)
+    refill(window, keys(10, 20, 30, 40, 50))
+    window.arrived(keys(5))
+    assert window.take(9) == keys(5, 10)
+    refill(window, keys(20, 30, 40, 50))
+    assert window.take(9) == keys(20, 30, 40, 50)
+
+
+def test_an_arrival_during_a_refill_is_not_forgotten() -> None:
+    window = Window(10, 5)
+    wanted = window.refill_begins()
+    window.arrived(keys(2))
+    window.refilled(wanted, keys(1))
+    assert window.take(9) == keys(1, 2)
+
+
+def test_an_arrival_that_the_refill_saw_too_comes_once() -> None:
+    window = Window(10, 5)
+    wanted = window.refill_begins()
+    window.arrived(keys(1))
+    window.refilled(wanted, keys(1))
+    window.arrived(keys(1))
+    assert window.take(9) == keys(1)
+
+
+def test_a_failed_refill_is_wanted_again() -> None:
+    window = Window(10, 5)
+    wanted = window.refill_begins()
+    assert not window.wants_refill()
+    window.refill_failed(wanted)
+    assert window.wants_refill()
+
+
+def test_an_answer_from_before_it_lost_count_is_ignored() -> None:
+    window = Window(10, 5)
+    old = window.refill_begins()
+    window.lost_count()
+    window.refilled(old, keys(1))
+    assert len(window) == 0
+    assert window.wants_refill()
+    assert repr(window) == "<Window 0 keys, sees to None>"
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    keys_max=st.integers(2, 12),
+    operations=st.lists(
+        st.tuples(
+            st.sampled_from(["arrive", "arrive", "arrive", "take", "begin", "end", "fail", "lose"]),
+            st.integers(0, 30),
+        ),
+        max_size=80,
+    ),
+)
+def test_it_hands_out_the_backlog_in_order_with_none_forgotten_and_none_twice(
+    keys_max: int, operations: list[tuple[str, int]]
+) -> None:
+    window = Window(keys_max, max(1, keys_max // 2))
+    pending: set[Key] = set()
+    reading: tuple[Refill, list[Key]] | None = None
+    number = 0
+    for name, value in operations:
+        match name:
+            case "arrive":
+                number += 1
+                pending.add((value, number))
+                window.arrived([(value, number)])
+            case "take":
+                before = sorted(pending)
+                taken = window.take(value % 4)
+                assert taken == before[: len(taken)], "not the most urgent first"
+                pending.difference_update(taken)
+            case "begin" if reading is None and window.wants_refill():
+                wanted = window.refill_begins()
+                reading = wanted, read(wanted, list(pending))
+            case "end" if reading is not None:
+                # What was taken meanwhile can't be pending; the store's claim passes it over.
+                wanted, found = reading
+                window.refilled(wanted, [key for key in found if key in pending])
+                reading = None
+            case "fail" if reading is not None:
+                window.refill_failed(reading[0])
+                reading = None
+            case "lose":
+                window.lost_count()
+            case _:
+                pass
+        assert len(window) <= keys_max
+    if reading is not None:
+        window.refill_failed(reading[0])
+    rest: list[Key] = []
+    while pending - set(rest):
+        if window.wants_refill():
+            refill(window, list(pending - set(rest)))
+        taken = window.take(3)
+        assert taken, "a pending task is forgotten"
+        rest += taken
+    assert rest == sorted(pending)
