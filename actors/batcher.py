@@ -28,14 +28,15 @@ from actors.messages import (
     WantTasks,
 )
 from actors.policy.merge import Staged, Trigger, decide, prefix_order
-from actors.policy.retry import outcome
+from actors.policy.retry import is_suspect, outcome
 from model.engine import Completion, EngineRequest
-from model.hosted import Flight, HostedEngine
+from model.flight import Flight
+from model.hosted import HostedEngine
 from runtime.actor import Actor, Statistics
 from runtime.alarm import Alarm
 from runtime.clock import Clock, Rng
 from runtime.config import Config
-from runtime.mailbox import ActorDied, Answered, Mailbox, Signal
+from runtime.mailbox import ActorDied, Answered, Mailbox, Signal, ask
 from runtime.store.protocol import ClaimedTask, PutBack, RecordOutcomes
 
 CAPACITY = 4096
@@ -49,10 +50,6 @@ class _Recording(msgspec.Struct, frozen=True):
     """Outcomes on their way to the store."""
 
     flights: tuple[Flight[ClaimedTask], ...]
-
-
-class _Reconciling(msgspec.Struct, frozen=True):
-    """The first commit: what is claimed for us and not here goes back."""
 
 
 class BatcherStatistics(Statistics, frozen=True):
@@ -121,10 +118,13 @@ class Batcher(Actor[BatcherMessage]):
             self._deadlines[flight.task.seq] = self._deadline()
             if flight.ended is not None:
                 self._to_record.append(flight)
-        reply = self.mailbox.reserve(_Reconciling())
-        assert reply is not None, "no room for a reply at the start"
-        held = frozenset(self._dispatched)
-        await self._persister.put(Commit(PutBack(self.name, held), reply))
+            elif flight.alone:
+                self._alone = True
+        held = frozenset((flight.task.seq, flight.task.attempt) for flight in engine.flights())
+        gone = await ask(self._persister, lambda reply: Commit(PutBack(self.name, held), reply))
+        if isinstance(gone, Refused | ActorDied):
+            raise RuntimeError(f"what was claimed for us could not be put back: {gone}")
+        self._void = frozenset(gone)
         self._scheduler.put_nowait(DemandWithdrawn(self.name))
 
     def handle(self, message: BatcherMessage) -> None:
@@ -137,9 +137,6 @@ class Batcher(Actor[BatcherMessage]):
                 self._draining = True
             case Answered(_Recording() as recording, answer):
                 self._on_recorded(recording, answer)
-            case Answered(_Reconciling(), answer):
-                if not isinstance(answer, Refused | ActorDied):
-                    self._void = frozenset(answer)
             case Answered():
                 raise TypeError(f"an answer to nothing we asked: {message!r}")
             case _:
@@ -235,7 +232,7 @@ class Batcher(Actor[BatcherMessage]):
         if engine.free == 0 or self._alone:
             for staged in self._staged:
                 staged.blocked = True
-        elif self._staged:
+        elif self._staged and not is_suspect(self._staged[0].task):
             self._alarm.no_later_than(min(s.since for s in self._staged) + window_s)
 
     def _send(self, trigger: Trigger, count: int) -> None:

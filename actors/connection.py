@@ -8,10 +8,13 @@ once is simply not read from for a while: the back-pressure is the socket's own.
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import struct
 from collections.abc import Callable
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import SocketAttribute, SocketStream
 
 from autoglm.errors import ProtocolError
 from autoglm.wire import (
@@ -31,6 +34,8 @@ log = logging.getLogger("autoglm.frontdoor")
 READ_BYTES = 256 * 1024
 PENDING_MAX = 2048
 """Requests of one connection under way; at this many we stop reading from it."""
+LAST_WORDS_S = 1.0
+"""How long a client that broke the protocol may take to read why its connection ends."""
 OUTBOX_BYTES_MAX = 64 * 1024 * 1024
 CHUNK_OUTBOX_BYTES_MAX = 1024 * 1024
 """A reader this far behind gets no chunks until it has caught up."""
@@ -55,6 +60,7 @@ class Connection:
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
         self._outbox_bell = Bell()
+        self._sending = anyio.Lock()
         self._room = anyio.Event()
 
     async def serve(self) -> None:
@@ -89,10 +95,14 @@ class Connection:
         self._outbox_bytes += len(frame)
         self._outbox_bell.ring()
         if last:
-            self.pending.discard(message.rid)
             self.watching.pop(message.rid, None)
-            if len(self.pending) < PENDING_MAX:
-                self._room.set()
+            self.finished(message.rid)
+
+    def finished(self, rid: int) -> None:
+        """Request `rid` is under way no longer."""
+        self.pending.discard(rid)
+        if len(self.pending) < PENDING_MAX:
+            self._room.set()
 
     def close(self) -> None:
         self.closed = True
@@ -110,7 +120,8 @@ class Connection:
                     self._take(decode_request(body))
             except ProtocolError as error:
                 self.reply(refusal(0, error))
-                await self._flush()
+                with anyio.move_on_after(LAST_WORDS_S):
+                    await self._flush()
                 return
             while len(self.pending) >= PENDING_MAX and not self.closed:
                 self._room = anyio.Event()
@@ -130,8 +141,17 @@ class Connection:
         await anyio.aclose_forcefully(self._stream)
 
     async def _flush(self) -> None:
-        while self._outbox:
-            frames, self._outbox = self._outbox, []
-            data = b"".join(frames)
-            await self._stream.send(data)
-            self._outbox_bytes -= len(data)
+        async with self._sending:  # a stream takes one sender at a time
+            while self._outbox:
+                frames, self._outbox = self._outbox, []
+                data = b"".join(frames)
+                await self._stream.send(data)
+                self._outbox_bytes -= len(data)
+
+
+def allowed(stream: SocketStream) -> bool:
+    """Only the user who runs the server, and root. The folder's mode says so already."""
+    raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django's
+    credentials = raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, user, _ = struct.unpack("3i", credentials)
+    return user in (0, os.getuid())

@@ -12,17 +12,14 @@ waiting clients stay and are looked up again.
 
 from __future__ import annotations
 
-import os
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, assert_never
 
 import anyio
 import msgspec
-from anyio.abc import Listener, SocketAttribute, SocketStream
+from anyio.abc import Listener, SocketStream
 
-from actors.connection import Connection
+from actors.connection import Connection, allowed
 from actors.messages import (
     Ask,
     Commit,
@@ -39,6 +36,8 @@ from autoglm.errors import AutoGLMError, ServerBusy, ServerUnavailable
 from autoglm.ids import Ids
 from autoglm.types import Answer
 from runtime.actor import Actor, Statistics
+from runtime.alarm import Alarm
+from runtime.clock import Clock
 from runtime.mailbox import ActorDied, Answered, Mailbox, Reply, Signal
 from runtime.store import protocol as p
 
@@ -46,6 +45,8 @@ CAPACITY = 16_384
 BUSY_RETRY_S = 0.1
 UNAVAILABLE_RETRY_S = 0.5
 LOOKUP_MAX = 512
+PATIENCE_S = 0.02
+"""How soon to look again where there was no room to ask."""
 
 Listen = Callable[[], "Awaitable[Listener[SocketStream]]"]
 
@@ -76,6 +77,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
         welcome: Callable[[int], wire.Welcome],
         refusing: Callable[[p.Write], AutoGLMError | None],
         ids: Ids,
+        clock: Clock,
     ) -> None:
         super().__init__(mailbox)
         self._missed = missed
@@ -86,6 +88,9 @@ class Frontdoor(Actor[FrontdoorMessage]):
         self._monitor = monitor
         self._refusing = refusing
         """Why a write is refused at the moment; None: it is not."""
+        self._clock = clock
+        self._again = Alarm(clock, Signal(mailbox.bell))
+        self.alarms.append(self._again)
         self._connections: set[Connection] = set()
         self._waiting = Waiting()
         self._requests = Requests(self, welcome, ids)
@@ -116,7 +121,9 @@ class Frontdoor(Actor[FrontdoorMessage]):
                 assert_never(message)
 
     async def settle(self) -> None:
-        if self._missed.take():
+        if self._missed.take() or self._again.rang():
+            if len(self.mailbox):
+                self._look_again()  # who follows by an answer that is still in there
             self._look_up(self._waiting.tasks())
             for job in self._waiting.jobs():
                 self._on_job_news(job)
@@ -157,7 +164,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
         if reply is not None:
             reply.drop()
         busy = ServerBusy("the server is busy; try again shortly", retry_after=BUSY_RETRY_S)
-        connection.reply(wire.refusal(rid, busy))
+        self._refuse(connection, rid, busy)
 
     def _on_answer(self, question: Question, answer: object) -> None:
         if isinstance(answer, ActorDied):
@@ -173,10 +180,13 @@ class Frontdoor(Actor[FrontdoorMessage]):
             question.then(answer)
             return
         if question.connection is None:
-            self._missed.set()  # those who wait are looked up again
+            self._look_again()
         else:
-            self._waiting.drop(question.connection, question.rid)
-            question.connection.reply(wire.refusal(question.rid, error))
+            self._refuse(question.connection, question.rid, error)
+
+    def _refuse(self, connection: Connection, rid: int, error: AutoGLMError) -> None:
+        self._waiting.drop(connection, rid)
+        connection.reply(wire.refusal(rid, error))
 
     # ── waiting ──────────────────────────────────────────────────────────────────────────────
 
@@ -193,18 +203,23 @@ class Frontdoor(Actor[FrontdoorMessage]):
 
         Those in `look_up` may have ended already, or not exist.
         """
-        for id in ids:
-            self._waiting.add(id, Waiter(connection, rid, chunks=chunks))
+        ours = connection.tenant is None
+        waiters = {
+            id: Waiter(connection, rid, chunks=chunks and (ours or id not in look_up)) for id in ids
+        }
+        for id, waiter in waiters.items():
+            self._waiting.add(id, waiter)
         connection.watching[rid] = set(ids)
 
         def then(found: dict[str, Answer]) -> None:
             for id in look_up:
                 answer = found.get(id)
                 if answer is None:
-                    self._waiting.drop(connection, rid)
-                    connection.reply(wire.refusal(rid, unknown_task(id)))
+                    self._refuse(connection, rid, unknown_task(id))
                 elif answer.task.state.ended:
                     self._tell(answer)
+                else:
+                    waiters[id].chunks = chunks
 
         if look_up:
             self.ask(connection, rid, p.FetchAnswers(connection.tenant, look_up), then)
@@ -212,7 +227,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
     def forget(self, connection: Connection, rid: int) -> None:
         """The client no longer waits for `rid`."""
         self._waiting.drop(connection, rid)
-        connection.pending.discard(rid)
+        connection.finished(rid)
 
     def wait_for_lines(self, connection: Connection, request: wire.GetJobLines) -> None:
         waiter = JobWaiter(connection, request)
@@ -227,8 +242,11 @@ class Frontdoor(Actor[FrontdoorMessage]):
             if reply is None or not self._reader.put_nowait(Ask(query, reply)):
                 if reply is not None:
                     reply.drop()
-                self._missed.set()  # our next turn tries again
+                self._look_again()
                 return
+
+    def _look_again(self) -> None:
+        self._again.no_later_than(self._clock.monotonic() + PATIENCE_S)
 
     def _tell_all(self, found: dict[str, Answer]) -> None:
         for answer in found.values():
@@ -239,6 +257,9 @@ class Frontdoor(Actor[FrontdoorMessage]):
         id = answer.task.id
         for waiter in self._waiting.take(id):
             connection = waiter.connection
+            if connection.tenant not in (None, answer.task.tenant):
+                self._refuse(connection, waiter.rid, unknown_task(id))
+                continue
             watched = connection.watching.get(waiter.rid, set())
             watched.discard(id)
             connection.reply(wire.AnswerReply(waiter.rid, answer), last=not watched)
@@ -271,7 +292,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
     # ── connections ──────────────────────────────────────────────────────────────────────────
 
     async def _on_connection(self, stream: SocketStream) -> None:
-        if not _allowed(stream):
+        if not allowed(stream):
             await anyio.aclose_forcefully(stream)
             return
         connection = Connection(stream, self._requests.take)
@@ -281,11 +302,3 @@ class Frontdoor(Actor[FrontdoorMessage]):
         finally:
             self._connections.discard(connection)
             self._waiting.forget(connection)
-
-
-def _allowed(stream: SocketStream) -> bool:
-    """Only the user who runs the server, and root. The folder's mode says so already."""
-    raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django's
-    credentials = raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, user, _ = struct.unpack("3i", credentials)
-    return user in (0, os.getuid())

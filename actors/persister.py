@@ -95,6 +95,7 @@ class Persister:
         summary: Summary = await self._store.query(FetchSummary())
         self._tasks = {state: summary.counts.get(state, 0) for state in TaskState}
         self._set_due(summary.next_due_ms)
+        self._outlets.frontdoor_missed.set()  # our predecessor may have died with news to tell
         started()
         async with anyio.create_task_group() as group:
             group.start_soon(self._due.run)

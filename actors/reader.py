@@ -7,6 +7,8 @@ it had taken are told.
 
 from __future__ import annotations
 
+from collections import deque
+
 from actors.messages import Ask, Refused
 from autoglm.errors import AutoGLMError
 from runtime.actor import Actor
@@ -20,7 +22,7 @@ class Reader(Actor[Ask]):
     def __init__(self, mailbox: Mailbox[Ask], store: Store) -> None:
         super().__init__(mailbox)
         self._store = store
-        self._asked: list[Ask] = []
+        self._asked: deque[Ask] = deque()
         """Taken in this batch and not answered yet."""
 
     async def on_stop(self) -> None:
@@ -32,7 +34,7 @@ class Reader(Actor[Ask]):
 
     async def settle(self) -> None:
         while self._asked:
-            ask = self._asked.pop(0)
+            ask = self._asked[0]
             try:
                 ask.reply.send(await self._store.query(ask.query))
             except AutoGLMError as error:
@@ -40,3 +42,4 @@ class Reader(Actor[Ask]):
             except StoreError as error:
                 ask.reply.send(Refused(error))
                 raise  # our breaker paces the next try
+            self._asked.popleft()

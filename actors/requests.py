@@ -14,6 +14,8 @@ from autoglm.types import Answer, ErrorInfo, TaskSpec
 from runtime.store import protocol as p
 
 DEFAULT_TENANT = "default"
+STORED_MAX = 2**63 - 1
+"""The largest number that the store takes."""
 Then = Callable[[Any], None]
 
 
@@ -79,7 +81,7 @@ class Requests:
             case wire.GetJobLines():
                 limit = min(max(1, request.limit), wire.PAGE_MAX)
                 bounded = wire.GetJobLines(
-                    request.rid, request.job, request.after, request.ordered, limit
+                    request.rid, request.job, _stored(request.after), request.ordered, limit
                 )
                 self._desk.wait_for_lines(connection, bounded)
             case _:
@@ -144,8 +146,8 @@ class Requests:
     def _list(self, connection: Connection, request: wire.ListTasks) -> None:
         limit = min(max(1, request.limit), wire.PAGE_MAX)
         bounded = wire.ListTasks(
-            *(request.rid, request.states, request.tenant),
-            *(request.job, request.before, limit),
+            *(request.rid, tuple(dict.fromkeys(request.states)), request.tenant),
+            *(request.job, None if request.before is None else _stored(request.before), limit),
         )
         self._desk.ask(
             connection,
@@ -169,7 +171,7 @@ class Requests:
 
     def _events(self, connection: Connection, request: wire.GetEvents) -> None:
         limit = min(max(1, request.limit), wire.PAGE_MAX)
-        bounded = wire.GetEvents(request.rid, request.after, request.task, limit)
+        bounded = wire.GetEvents(request.rid, _stored(request.after), request.task, limit)
         self._desk.ask(
             connection,
             request.rid,
@@ -199,9 +201,14 @@ class Requests:
         self._desk.commit(
             connection,
             request.rid,
-            p.InsertLines(request.job, lines, request.last),
+            p.InsertLines(connection.tenant, request.job, lines, request.last),
             lambda submitted: connection.reply(wire.LinesSubmitted(request.rid, submitted)),
         )
+
+
+def _stored(cursor: int) -> int:
+    """The cursor, or the nearest one that the store could have given."""
+    return min(max(0, cursor), STORED_MAX)
 
 
 def unknown_task(id: str) -> NotFound:

@@ -30,14 +30,16 @@ from actors.messages import (
 )
 from actors.policy.window import Refill, Window
 from runtime.actor import Actor, Statistics
+from runtime.alarm import Alarm
+from runtime.clock import Clock
 from runtime.mailbox import ActorDied, Answered, Mailbox, Signal
 from runtime.store.protocol import ClaimedTask, ClaimTasks, FetchBacklog, Key
 
 CAPACITY = 4096
 CLAIM_MAX = 256
 """Tasks in one claim: bounds the transaction that others share."""
-READER_BUSY = None
-"""Stands for the answer that a full reader can't give: our next turn tries again."""
+PATIENCE_S = 0.02
+"""How soon to try again where a mailbox was full."""
 
 
 class _Claim(msgspec.Struct, frozen=True):
@@ -61,6 +63,7 @@ class Scheduler(Actor[SchedulerMessage]):
         persister: Mailbox[Commit],
         reader: Mailbox[Ask],
         batchers: dict[str, Mailbox[Any]],
+        clock: Clock,
     ) -> None:
         super().__init__(mailbox)
         self._missed = missed
@@ -68,10 +71,15 @@ class Scheduler(Actor[SchedulerMessage]):
         self._persister = persister
         self._reader = reader
         self._batchers = batchers
+        self._clock = clock
+        self._alarm = Alarm(clock, Signal(mailbox.bell))
+        self.alarms.append(self._alarm)
         self._window = Window()
         self._demand: dict[str, int] = dict.fromkeys(batchers, 0)
         """What each batcher has room for and we have not claimed yet."""
         self._claiming = 0
+        self._undelivered: dict[str, list[ClaimedTask]] = {}
+        """Claimed for a batcher whose mailbox was full."""
         self._draining = False
 
     def handle(self, message: SchedulerMessage) -> None:
@@ -98,6 +106,8 @@ class Scheduler(Actor[SchedulerMessage]):
 
     async def settle(self) -> None:
         """Ask for what the decisions need: more of the backlog, and claims."""
+        self._alarm.rang()
+        self._deliver()
         if self._missed.take():
             self._window.lost_count()
         if self._draining:
@@ -125,9 +135,14 @@ class Scheduler(Actor[SchedulerMessage]):
             return
         tasks = cast("tuple[ClaimedTask, ...]", answer)
         self._demand[claim.batcher] += claim.count - len(tasks)
-        if tasks:
-            put = self._batchers[claim.batcher].put_nowait(TasksAssigned(tasks))
-            assert put, "a batcher asked for more than its mailbox holds"
+        self._undelivered.setdefault(claim.batcher, []).extend(tasks)
+
+    def _deliver(self) -> None:
+        for batcher, tasks in self._undelivered.items():
+            if tasks and not self._batchers[batcher].put_nowait(TasksAssigned(tuple(tasks))):
+                self._try_again()
+            else:
+                self._undelivered[batcher] = []
 
     def _refill(self) -> None:
         if not self._window.wants_refill():
@@ -137,10 +152,15 @@ class Scheduler(Actor[SchedulerMessage]):
         if reply is None:
             self._window.refill_failed(refill)
         elif not self._reader.put_nowait(Ask(FetchBacklog(refill.after, refill.limit), reply)):
-            reply.send(READER_BUSY)
+            reply.drop()
+            self._window.refill_failed(refill)
+            self._try_again()
 
     def _on_backlog(self, refill: Refill, answer: object) -> None:
         if isinstance(answer, tuple):
             self._window.refilled(refill, cast("tuple[Key, ...]", answer))
         else:
             self._window.refill_failed(refill)
+
+    def _try_again(self) -> None:
+        self._alarm.no_later_than(self._clock.monotonic() + PATIENCE_S)

@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from signal import Signals
 
 import anyio
 import msgspec
@@ -58,39 +59,28 @@ def serve(config: Config, places: Places, options: ServeOptions) -> int:
 
 
 async def _serve(config: Config, places: Places, options: ServeOptions) -> int:
-    store = SqliteStore(places.data_dir / "queue.sqlite3", ranker(config.scheduler.policy))
-    try:
-        await store.open()
-    except StoreError as error:
-        return _fail(str(error), EXIT_USAGE)
-    try:
-        return await _run_tree(config, places, options, store)
-    except StoreError as error:
-        return _fail(str(error), EXIT_FAILED)
-    finally:
-        await store.close()
+    # Open to the very end: a second signal during the last writes must not cut them.
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        store = SqliteStore(places.data_dir / "queue.sqlite3", ranker(config.scheduler.policy))
+        try:
+            await store.open()
+        except StoreError as error:
+            return _fail(str(error), EXIT_USAGE)
+        try:
+            tree = Tree(config, _identity(config, places), _world(places, store))
+            return await _run_tree(tree, signals, options.drain_timeout_s)
+        except StoreError as error:
+            return _fail(str(error), EXIT_FAILED)
+        finally:
+            await store.close()
 
 
-async def _run_tree(
-    config: Config, places: Places, options: ServeOptions, store: SqliteStore
-) -> int:
-    identity = Identity(
-        __version__, os.getpid(), config.engine.kind, config.engine.model, str(places.data_dir)
-    )
-    world = World(
-        clock=SystemClock(),
-        rng=system_rng(),
-        ids=Ids(),
-        store=store,
-        listen=_listener(places.socket),
-        launch=_launcher(places.data_dir),
-    )
-    tree = Tree(config, identity, world)
+async def _run_tree(tree: Tree, signals: AsyncIterator[Signals], drain_timeout_s: float) -> int:
     exit_code = EXIT_DONE
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(tree.run)
-            exit_code = await _until_told(tree, options.drain_timeout_s)
+            exit_code = await _until_told(tree, signals, drain_timeout_s)
             group.cancel_scope.cancel()
     except* Escalation as escalations:
         exit_code = _fail(f"giving up: {escalations.exceptions[0]}", EXIT_FAILED)
@@ -98,22 +88,37 @@ async def _run_tree(
     return exit_code
 
 
-async def _until_told(tree: Tree, drain_timeout_s: float) -> int:
+async def _until_told(tree: Tree, signals: AsyncIterator[Signals], drain_timeout_s: float) -> int:
     """Wait for SIGTERM or SIGINT, then drain; the second one ends it at once."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        first = await anext(signals)
-        _say("stopping: running work may finish; once more to stop at once")
-        async with anyio.create_task_group() as group:
+    first = await anext(signals)
+    _say("stopping: running work may finish; once more to stop at once")
+    async with anyio.create_task_group() as group:
 
-            async def drain() -> None:
-                if not await tree.drain(drain_timeout_s):
-                    _say(f"what still ran after {drain_timeout_s:g} s goes back to the queue")
-                group.cancel_scope.cancel()
-
-            group.start_soon(drain)
-            await anext(signals)
+        async def drain() -> None:
+            if not await tree.drain(drain_timeout_s):
+                _say(f"what still ran after {drain_timeout_s:g} s goes back to the queue")
             group.cancel_scope.cancel()
+
+        group.start_soon(drain)
+        await anext(signals)
+        group.cancel_scope.cancel()
     return EXIT_INTERRUPTED if first == signal.SIGINT else EXIT_DONE
+
+
+def _identity(config: Config, places: Places) -> Identity:
+    engine = config.engine
+    return Identity(__version__, os.getpid(), engine.kind, engine.model, str(places.data_dir))
+
+
+def _world(places: Places, store: SqliteStore) -> World:
+    return World(
+        clock=SystemClock(),
+        rng=system_rng(),
+        ids=Ids(),
+        store=store,
+        listen=_listener(places.socket),
+        launch=_launcher(places.data_dir),
+    )
 
 
 def _listener(path: Path) -> Callable[[], Awaitable[Listener[SocketStream]]]:

@@ -110,10 +110,13 @@ class Tree:
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new work and let running work finish. Whether all of it did in time."""
         self._draining = True
-        for mailbox in (self._scheduler_box, *self._batcher_boxes.values()):
-            mailbox.put_nowait(Drain())
         with anyio.move_on_after(timeout_s):
-            while any(engine.flights() for engine in self.engines):
+            while True:
+                # Again each time, for who was restarted meanwhile, or had no room.
+                for mailbox in (self._scheduler_box, *self._batcher_boxes.values()):
+                    mailbox.put_nowait(Drain())
+                if not any(engine.flights() for engine in self.engines):
+                    break
                 await self._world.clock.sleep(_QUIET_CHECK_S)
             return True
         return False
@@ -184,6 +187,7 @@ class Tree:
             self._welcome,
             self._refusing,
             self._world.ids,
+            self._world.clock,
         )
 
     def _start_monitor(self) -> monitoring.Monitor:
@@ -224,6 +228,7 @@ class Tree:
             self._engine_lane,
             self._reader_box,
             self._batcher_boxes,
+            self._world.clock,
         )
 
     def _batcher_spec(self, number: int) -> ChildSpec:

@@ -64,7 +64,8 @@ class Follow(_Message, frozen=True, tag="follow"):
 
 class Forget(_Message, frozen=True, tag="forget"):
     """Stop waiting on request `target`: its replies are no longer wanted. Not answered, so its
-    own `rid` means nothing."""
+    own `rid` means nothing.
+    """
 
     target: int = 0
 
@@ -282,6 +283,8 @@ Reply = (
     | Error
 )
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""Not msgpack, not one of ours, text that is not UTF-8, and nesting without end."""
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
@@ -289,13 +292,10 @@ _reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 def encode_frame(message: Request | Reply) -> bytes:
     """The message as one frame. Raises ProtocolError when it is larger than a frame may be."""
-    frame = bytearray(HEADER_BYTES)
-    _encoder.encode_into(message, frame, HEADER_BYTES)
-    size = len(frame) - HEADER_BYTES
-    if size > FRAME_BYTES_MAX:
-        raise ProtocolError(f"a message of {size} bytes is over the limit of {FRAME_BYTES_MAX}")
-    frame[:HEADER_BYTES] = size.to_bytes(HEADER_BYTES, "big")
-    return bytes(frame)
+    body = _encoder.encode(message)
+    if len(body) > FRAME_BYTES_MAX:
+        raise ProtocolError(f"a message of {len(body)} bytes is over the limit of {FRAME_BYTES_MAX}")
+    return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 
 def refusal(rid: int, error: AutoGLMError) -> Error:
@@ -307,7 +307,7 @@ def decode_request(body: bytes) -> Request:
     """Raises ProtocolError naming what is wrong with the body."""
     try:
         return _request_decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise ProtocolError(f"not a request: {error}") from None
 
 
@@ -315,7 +315,7 @@ def decode_reply(body: bytes) -> Reply:
     """Raises ProtocolError naming what is wrong with the body."""
     try:
         return _reply_decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise ProtocolError(f"not a reply: {error}") from None
 
 

@@ -18,10 +18,10 @@ from enum import StrEnum
 from typing import Generic, TypeVar, assert_never
 
 import anyio
-import msgspec
 
 from autoglm.types import ErrorInfo
-from model.engine import Completion, EngineInfo, EngineLoad, EngineRequest, Progress
+from model.engine import Completion, EngineInfo, EngineLoad, Progress
+from model.flight import Flight, Lost
 from model.frames import (
     Abort,
     Failed,
@@ -42,7 +42,7 @@ from runtime.clock import Clock
 from runtime.config import EngineConfig
 from runtime.mailbox import Bell, Signal
 from runtime.process import Host
-from runtime.supervision import Escalation
+from runtime.supervision import Escalation, Excused
 
 log = logging.getLogger("autoglm.engine")
 T = TypeVar("T")
@@ -60,25 +60,6 @@ class HostState(StrEnum):
 
 class HostDied(Exception):
     """The host process ended, hung or gave up; the message says what is known."""
-
-
-class Lost(msgspec.Struct, frozen=True):
-    """The request was in the engine when its host died; nothing is known of it."""
-
-    reason: str
-
-
-class Flight(Generic[T]):
-    """One request in the engine, with the task it is for and, once it is over, how it ended."""
-
-    __slots__ = ("alone", "ended", "request", "task")
-
-    def __init__(self, request: EngineRequest, task: T, *, alone: bool = False) -> None:
-        self.request = request
-        self.task = task
-        self.alone = alone
-        """Nothing else is in the engine while it runs."""
-        self.ended: Completion | Lost | None = None
 
 
 class HostStatistics(Statistics, frozen=True):
@@ -195,7 +176,8 @@ class HostedEngine(Generic[T]):
     async def run(self, started: Callable[[], None]) -> None:
         """One host process from start to death.
 
-        Raises HostDied when it is over, Escalation when starting another one can't help.
+        Raises HostDied when it is over, Excused when it died of a request that was in it alone,
+        as a suspect; Escalation when starting another one can't help.
         """
         self._state = HostState.LOADING
         self._ready = anyio.Event()
@@ -209,7 +191,8 @@ class HostedEngine(Generic[T]):
                 await self._receive(host)
         except* HostDied as deaths:
             self._last_error = str(deaths.exceptions[0])
-            raise HostDied(self._last_error) from None
+            on_trial = any(each.alone and each.ended is None for each in self._flights.values())
+            raise (Excused if on_trial else HostDied)(self._last_error) from None
         finally:
             await self._bury()
 

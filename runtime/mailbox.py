@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -273,6 +274,16 @@ class Mailbox(Generic[M]):
             if not turn.done():
                 turn.set_result(None)
                 count -= 1
+
+
+async def ask(mailbox: Mailbox[M], question: Callable[[Reply], M]) -> Any:
+    """Put a question, wait for the answer and return it. Only for who has nothing else to do."""
+    answers: Mailbox[Answered] = Mailbox(1)
+    reply = answers.reserve()
+    assert reply is not None, "a new mailbox has room"
+    await mailbox.put(question(reply))
+    (answered,) = await answers.drain()
+    return answered.answer
 
 
 def tell_asker(message: object, answer: object) -> None:

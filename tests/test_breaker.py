@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from runtime.breaker import Breaker, BreakerOptions, BreakerState
 NEVER = 10**9
 
 
-def tripped_by(options: BreakerOptions, calls: list[tuple[float, bool]]) -> bool:
+def tripped_by(options: BreakerOptions, calls: Sequence[tuple[float, bool]]) -> bool:
     breaker = Breaker(options)
     for now, good in calls:
         if good:

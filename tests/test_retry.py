@@ -7,7 +7,7 @@ import pytest
 from actors.policy.retry import SUSPECT_DEATHS, is_suspect, outcome
 from autoglm.types import ErrorInfo, TaskState
 from model.engine import Completion, EngineRequest
-from model.hosted import Flight, Lost
+from model.flight import Flight, Lost
 from runtime.config import RetryConfig
 from runtime.store.protocol import ClaimedTask, Outcome
 

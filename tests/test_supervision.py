@@ -217,7 +217,7 @@ def test_a_description_is_the_first_cause_on_one_line() -> None:
     group = ExceptionGroup("several", [ExceptionGroup("more", [ValueError("a\nb")]), KeyError()])
     assert describe(group) == "ValueError: a b"
     assert describe(KeyError()) == "KeyError"
-    assert Supervised(ChildSpec("x", lambda: _never())).last_error is None
+    assert Supervised(ChildSpec("x", _never)).last_error is None
 
 
 def _never() -> Any:

@@ -11,6 +11,8 @@ from autoglm.wire import JobLine
 
 NAME_CHARACTERS_MAX = 200
 STOPS_MAX = 16
+TIME_MS_MAX = 2**53
+"""Far beyond any date, and exact in every language's numbers."""
 
 
 def check_task(spec: TaskSpec, tenant: str | None) -> TaskSpec:
@@ -31,6 +33,10 @@ def check_task(spec: TaskSpec, tenant: str | None) -> TaskSpec:
         value = getattr(spec, name)
         if value is not None and not 0 < len(value) <= NAME_CHARACTERS_MAX:
             raise InvalidRequest(f"{name} must have 1 to {NAME_CHARACTERS_MAX} characters")
+    for name in ("deadline_at", "expires_at"):
+        value = getattr(spec, name)
+        if value is not None and not 0 <= value <= TIME_MS_MAX:
+            raise InvalidRequest(f"{name} {value} is no time in Unix milliseconds")
     _check_sampling(spec.sampling)
     if tenant is not None and spec.tenant != tenant:
         return msgspec.structs.replace(spec, tenant=tenant)

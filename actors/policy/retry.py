@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from autoglm.types import ErrorInfo, Output, TaskState, Usage
-from model.hosted import Flight, Lost
+from model.flight import Flight, Lost
 from runtime.backoff import full_jitter
 from runtime.config import RetryConfig
 from runtime.store.protocol import ClaimedTask, Outcome

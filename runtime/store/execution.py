@@ -89,7 +89,7 @@ def put_back(tx: Transaction, write: PutBack) -> tuple[tuple[int, int], ...]:
         "SELECT seq, attempt, rank FROM task WHERE state = 'running' AND (? IS NULL OR owner = ?)",
         (write.owner, write.owner),
     ).fetchall()
-    gone = [row for row in rows if row[0] not in write.keep]
+    gone = [row for row in rows if row[:2] not in write.keep]
     for seq, attempt, rank in gone:
         tx.cx.execute("UPDATE task SET state = 'pending', owner = NULL WHERE seq = ?", (seq,))
         tx.move(seq, TaskState.RUNNING, TaskState.PENDING, attempt)

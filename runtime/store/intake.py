@@ -55,7 +55,10 @@ def open_job(tx: Transaction, write: OpenJob) -> JobOpening:
 
 def insert_lines(tx: Transaction, write: InsertLines) -> int:
     """Lines come in order, so those up to the last one stored are repeats and passed over."""
-    row = tx.cx.execute("SELECT submitted FROM job WHERE id = ?", (write.job,)).fetchone()
+    row = tx.cx.execute(
+        "SELECT submitted FROM job WHERE id = ? AND (? IS NULL OR tenant = ?)",
+        (write.job, write.tenant, write.tenant),
+    ).fetchone()
     if row is None:
         raise NotFound(f"no job {write.job}")
     submitted = int(row[0])

@@ -41,8 +41,11 @@ class OpenJob(Write, frozen=True):
 
 
 class InsertLines(Write, frozen=True):
-    """Result: int, the last line that is in. Raises NotFound for an unknown job."""
+    """Result: int, the last line that is in. Raises NotFound for an unknown job, and for one out
+    of the tenant's reach (None: the operator's).
+    """
 
+    tenant: str | None
     job: str
     lines: tuple[JobLine, ...]
     last: bool
@@ -88,7 +91,8 @@ class PutBack(Write, frozen=True):
     """
 
     owner: str | None
-    keep: frozenset[int] = frozenset()
+    keep: frozenset[tuple[int, int]] = frozenset()
+    """`(seq, attempt)` of what the owner still has."""
 
 
 class CancelTasks(Write, frozen=True):

@@ -1,0 +1,128 @@
+"""The real command, for tests: started, asked, killed, as a person would, each in its own folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+AUTOGLM = [sys.executable, "-P", "-m", "actors.main"]
+START_TIMEOUT_S = 20.0
+
+INSTANT = (
+    *("--engine", "simulated"),
+    *("--set", "engine.simulated.load_s=0"),
+    *("--set", "engine.simulated.step_ms=0"),
+    *("--set", "engine.simulated.prefill_tok_s=0"),
+)
+"""A simulated engine that takes no time."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours, without what would lead the command to a person's own server and data."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AUTOGLM_", "XDG_RUNTIME_DIR", "XDG_DATA_HOME"))
+    }
+    return kept | more
+
+
+def autoglm(
+    *arguments: str, text: str | None = None, cwd: Path | None = None, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    return subprocess.run(
+        [*AUTOGLM, *arguments],
+        input=text,
+        stdin=None if text is not None else subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd,
+        env=environment(),
+        check=False,
+    )
+
+
+class Server:
+    """A server on `folder`; `with` waits until it listens, and stops it in the end."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.socket = folder / "autoglm.sock"
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [*AUTOGLM, "serve", "--data-dir", str(self.folder), *self._options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        assert self._process.stderr is not None
+        began = time.monotonic()
+        while b"listening" not in (line := self._process.stderr.readline()):
+            assert line, f"the server ended with {self._process.wait()}"
+            assert time.monotonic() - began < START_TIMEOUT_S
+
+    def kill(self) -> None:
+        """kill -9: nothing of ours runs any more."""
+        assert self._process is not None
+        self._process.kill()
+        self._finish()
+
+    def stop(self, timeout: float = 40) -> int:
+        """SIGTERM, and the exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._finish(timeout)
+
+    def ask(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run one client command against this server."""
+        return autoglm(*arguments, "--data-dir", str(self.folder), timeout=timeout)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.stop()
+
+    def _finish(self, timeout: float = 40) -> int:
+        assert self._process is not None
+        code = self._process.wait(timeout)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        return code
+
+
+def gone(pids: Sequence[int]) -> bool:
+    """Whether none of these processes runs (one that waits to be reaped does not)."""
+    return all(not _runs(pid) for pid in pids)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
