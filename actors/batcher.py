@@ -28,7 +28,8 @@ from actors.messages import (
     WantTasks,
 )
 from actors.policy.merge import Staged, Trigger, decide, prefix_order
-from actors.policy.retry import is_suspect, outcome
+from actors.policy.retry import ABORTED, is_suspect, outcome
+from autoglm.types import ErrorInfo
 from model.engine import Completion, EngineRequest
 from model.flight import Flight
 from model.hosted import HostedEngine
@@ -44,6 +45,7 @@ LOOKAHEAD = 0.25
 """Tasks claimed beyond the engine's slots, as a share of them."""
 PATIENCE_S = 0.02
 """How soon to ask again where there was no room to ask."""
+HANDED_BACK = ErrorInfo(ABORTED, "handed back before it began")
 
 
 class _Recording(msgspec.Struct, frozen=True):
@@ -214,7 +216,7 @@ class Batcher(Actor[BatcherMessage]):
             self._asked = 0
         for task in (staged.task for staged in self._staged):
             flight = Flight(_request(task), task)
-            flight.ended = Completion(task.id, task.attempt, finish_reason="abort")
+            flight.ended = Completion(task.id, task.attempt, error=HANDED_BACK)
             self._to_record.append(flight)
         self._staged = []
 

@@ -42,7 +42,7 @@ def test_a_death_of_the_engine_charges_nothing_and_is_remembered() -> None:
 
 
 def test_a_request_the_engine_gave_up_is_pending_again_uncharged() -> None:
-    seen = ended(Completion("id", 4, finish_reason="abort"))
+    seen = ended(Completion("id", 4, error=ErrorInfo("aborted", "stopped")))
     assert (seen.state, seen.charged, seen.died) == (TaskState.PENDING, False, False)
 
 

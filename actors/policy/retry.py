@@ -17,6 +17,8 @@ from runtime.backoff import full_jitter
 from runtime.config import RetryConfig
 from runtime.store.protocol import ClaimedTask, Outcome
 
+ABORTED = "aborted"
+"""The code of a request that was stopped before it was answered, through no fault of its own."""
 SUSPECT_DEATHS = 2
 """A task that was present at so many engine deaths runs alone from then on."""
 
@@ -28,10 +30,10 @@ def outcome(flight: Flight[ClaimedTask], retry: RetryConfig, draw: float) -> Out
     if isinstance(ended, Lost):
         return _lost(task, ended, flight.alone)
     cost = ended.prompt_tokens + ended.completion_tokens
+    if ended.error is not None and ended.error.code == ABORTED:
+        return Outcome(task.seq, task.attempt, TaskState.PENDING, cost=cost)
     if ended.error is not None:
         return _failed(task, ended.error, ended.permanent, cost, retry, draw)
-    if ended.finish_reason == "abort":
-        return Outcome(task.seq, task.attempt, TaskState.PENDING, cost=cost)
     usage = Usage(ended.prompt_tokens, ended.completion_tokens, ended.cached_tokens)
     output = Output(ended.text, ended.finish_reason, usage)
     return Outcome(task.seq, task.attempt, TaskState.SUCCEEDED, output, cost=cost)

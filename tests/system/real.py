@@ -1,4 +1,4 @@
-"""The real command, for tests: started, asked, killed, as a person would, each in its own folder."""
+"""The real command, for tests: started, asked and killed, as a person would."""
 
 from __future__ import annotations
 

