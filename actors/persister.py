@@ -148,7 +148,7 @@ class Persister:
             ended = TasksEnded(tuple(effects.endings), frozenset(effects.jobs))
             if not outlets.frontdoor.put_nowait(ended):
                 outlets.frontdoor_missed.set()
-        for owner in {stopped.owner for stopped in effects.stopped}:
+        for owner in sorted({stopped.owner for stopped in effects.stopped}):
             seqs = tuple(stopped.seq for stopped in effects.stopped if stopped.owner == owner)
             batcher = outlets.batchers.get(owner)
             if batcher is not None:

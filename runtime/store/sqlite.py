@@ -95,7 +95,6 @@ class SqliteStore:
 
     async def query(self, query: p.Query) -> Any:
         assert self._reader is not None, "the store is not open"
-        answer = _QUERIES[type(query)]
         try:
             return await _on_thread(self._reader, lambda cx: answer(cx, query))
         except sqlite3.Error as error:
@@ -137,6 +136,11 @@ def prepare(cx: sqlite3.Connection, path: Path) -> Counters:
         )
     os.chmod(path, 0o600)  # noqa: PTH101
     return Counters(cx)
+
+
+def answer(cx: sqlite3.Connection, query: p.Query) -> Any:
+    """The answer to a query. Raises NotFound."""
+    return _QUERIES[type(query)](cx, query)
 
 
 def transact(

@@ -1,0 +1,81 @@
+"""One simulated universe, made from one seed: its time, its chances, its processes, its trace."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any
+
+from autoglm.ids import Ids
+from tests.simulation.loop import CURRENT, Process, Step, VirtualClock, VirtualLoop
+
+DISORDERS = (0.0, 0.1, 0.5, 1.0)
+STEPS_MAX = 400_000
+
+
+class Universe:
+    """Everything random comes from named streams of the seed, so that adding a draw in one place
+    leaves the others as they were.
+    """
+
+    def __init__(self, seed: int, *, trace: bool = False) -> None:
+        self.seed = seed
+        self._digest = hashlib.blake2b(digest_size=8)
+        self._trace: list[str] | None = [] if trace else None
+        disorder = self.rng("disorder").choice(DISORDERS)
+        self.loop = VirtualLoop(self.rng("order"), disorder, STEPS_MAX, self._on_step)
+        self.clock = VirtualClock(self.loop)
+        self.kill_at: dict[Process, tuple[int, Callable[[], None]]] = {}
+        """What is to happen when a process has made so many steps."""
+
+    def rng(self, name: str) -> random.Random:
+        return random.Random(f"{self.seed}/{name}")
+
+    def ids(self, name: str) -> Ids:
+        return Ids(self.clock.wall_ms, self.rng(f"ids of {name}").getrandbits)
+
+    def note(self, *what: object) -> None:
+        """Write into the trace: two runs of one seed must make the same."""
+        text = f"{self.loop.time():.6f} {' '.join(map(str, what))}"
+        self._digest.update(text.encode())
+        if self._trace is not None:
+            self._trace.append(text)
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+    @property
+    def trace(self) -> list[str]:
+        return self._trace or []
+
+    def later(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
+        """Call on behalf of nobody: it happens whoever has died meanwhile."""
+        self.loop.call_later(seconds, call, *args, context=Context())
+
+    def spawn(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> Process:
+        """A new process that runs `main` and is dead when that ends, however it ends."""
+        process = Process(name)
+        context = Context()
+        context.run(CURRENT.set, process)
+
+        async def run() -> None:
+            try:
+                await main()
+            except Exception as error:
+                self.note(process, "ended:", repr(error))
+            process.kill()
+
+        self.later(0, lambda: self.loop.create_task(run(), context=context))
+        return process
+
+    def _on_step(self, step: Step) -> None:
+        process = step.process
+        self.note(process.name if process else "-", step.label())
+        if process is None:
+            return
+        process.steps += 1
+        if process in self.kill_at and process.steps >= self.kill_at[process][0]:
+            self.kill_at.pop(process)[1]()

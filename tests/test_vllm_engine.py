@@ -1,0 +1,172 @@
+"""The real engine with the tiny model: what it answers, refuses, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import pytest_asyncio
+
+from autoglm.types import Message, Sampling
+from model.engine import EngineDead, EngineRequest, EngineUnavailable, RequestFailed
+from model.vllm import VllmEngine, plain_chat
+from runtime.config import EngineConfig
+
+real = [
+    pytest.mark.vllm,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.filterwarnings("ignore"),  # of vLLM's libraries about each other
+]
+
+
+def real_engine(test: Any) -> Any:
+    for mark in real:
+        test = mark(test)
+    return test
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[VllmEngine]:
+    made = VllmEngine(EngineConfig(model="tiny", max_num_seqs=8, kv_cache_gib=0.1))
+    await made.load()
+    yield made
+    made.close()
+
+
+def ask(text: str, *, stream: bool = False, **sampling: Any) -> EngineRequest:
+    settings = Sampling(**{"temperature": 0, "max_tokens": 12, "ignore_eos": True} | sampling)
+    return EngineRequest("t", 1, (Message("user", text),), sampling=settings, stream=stream)
+
+
+async def test_a_missing_model_is_named() -> None:
+    with pytest.raises(EngineUnavailable, match="no folder /nowhere/model"):
+        await VllmEngine(EngineConfig(model="/nowhere/model")).load()
+
+
+async def test_without_vllm_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(EngineUnavailable, match=r"autoglm\[gpu\].*make setup"):
+        await VllmEngine(EngineConfig(model=str(tmp_path))).load()
+
+
+async def test_an_engine_that_is_not_loaded_is_dead() -> None:
+    engine = VllmEngine(EngineConfig())
+    engine.close()
+    assert engine.reading().running == 0
+
+
+def test_a_model_without_a_chat_template_sees_roles_and_texts() -> None:
+    messages = (Message("system", "Be brief."), Message("user", "Why?"))
+    assert plain_chat(messages) == "system: Be brief.\nuser: Why?\nassistant:"
+
+
+@real_engine
+async def test_greedy_answers_are_the_same_every_time(engine: VllmEngine) -> None:
+    first = await engine.generate(ask("How many legs has a spider?"), None)
+    again = await engine.generate(ask("How many legs has a spider?"), None)
+    assert first.text
+    assert first.text == again.text
+    assert (first.completion_tokens, first.finish_reason) == (12, "length")
+    assert first.prompt_tokens > 10
+
+
+@real_engine
+async def test_streamed_pieces_make_up_the_text(engine: VllmEngine) -> None:
+    whole = await engine.generate(ask("Tell me more."), None)
+    pieces: list[str] = []
+    streamed = await engine.generate(ask("Tell me more.", stream=True), pieces.append)
+    assert len(pieces) > 1
+    assert "".join(pieces) == streamed.text == whole.text
+    assert streamed.completion_tokens == whole.completion_tokens
+
+
+@real_engine
+async def test_a_raw_prompt_is_completed_as_it_stands(engine: VllmEngine) -> None:
+    request = EngineRequest("t", 1, prompt="abc", sampling=Sampling(max_tokens=3, ignore_eos=True))
+    completion = await engine.generate(request, None)
+    assert completion.completion_tokens == 3
+    assert 1 <= completion.prompt_tokens <= 3
+
+
+@real_engine
+async def test_without_a_maximum_the_answer_fills_the_context(engine: VllmEngine) -> None:
+    completion = await engine.generate(ask("Go on.", max_tokens=None), None)
+    assert completion.finish_reason == "length"
+    assert completion.prompt_tokens + completion.completion_tokens == 2048
+
+
+@real_engine
+async def test_a_prompt_that_is_too_long_is_refused_with_both_figures(engine: VllmEngine) -> None:
+    with pytest.raises(RequestFailed, match=r"has \d{4,} tokens.*at most 2048") as refused:
+        await engine.generate(ask("word " * 2048), None)
+    assert (refused.value.code, refused.value.permanent) == ("prompt_too_long", True)
+
+
+@real_engine
+@pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 7.0}, {"max_tokens": 0}])
+async def test_a_bad_parameter_fails_the_request_for_good(
+    engine: VllmEngine, bad: dict[str, Any]
+) -> None:
+    with pytest.raises(RequestFailed, match=next(iter(bad))) as refused:
+        await engine.generate(ask("Why?", **bad), None)
+    assert (refused.value.code, refused.value.permanent) == ("invalid_request", True)
+
+
+@real_engine
+async def test_a_cancelled_request_is_aborted_in_the_engine(engine: VllmEngine) -> None:
+    begun = anyio.Event()
+    async with anyio.create_task_group() as group:
+
+        async def cut_short() -> None:
+            await engine.generate(
+                ask("Go on.", stream=True, max_tokens=None), lambda _: begun.set()
+            )
+
+        group.start_soon(cut_short)
+        await begun.wait()
+        assert engine.reading().running == 1
+        group.cancel_scope.cancel()
+    made = engine.reading().completion_tokens
+    await engine.generate(ask("Why?"), None)
+    assert engine.reading().running == 0
+    assert engine.reading().completion_tokens < made + 2000
+
+
+@real_engine
+async def test_the_death_of_vllm_is_the_death_of_the_engine(engine: VllmEngine) -> None:
+    begun = anyio.Event()
+    deaths: list[EngineDead] = []
+
+    async def run_into_it() -> None:
+        try:
+            request = ask("Go on.", stream=True, max_tokens=None)
+            await engine.generate(request, lambda _: begun.set())
+        except EngineDead as death:
+            deaths.append(death)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run_into_it)
+        await begun.wait()
+        for child in children():
+            os.kill(child, signal.SIGKILL)
+    assert len(deaths) == 1
+    with pytest.raises(EngineDead):
+        await engine.generate(ask("Why?"), None)
+
+
+def children() -> list[int]:
+    """Our child processes that are vLLM's."""
+    ours = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    pids = [int(pid) for file in ours for pid in file.read_text().split()]
+    return [pid for pid in pids if b"VLLM" in Path(f"/proc/{pid}/cmdline").read_bytes()]
