@@ -193,7 +193,10 @@ class FetchTasks(Query, frozen=True):
 
 
 class FetchEvents(Query, frozen=True):
-    """Result: `tuple[tuple[Event, ...], int, bool]`: events, cursor, whether there are more."""
+    """Result: `tuple[tuple[Event, ...], int, bool]`: events, cursor, whether there are more.
+
+    Raises NotFound for an unknown task.
+    """
 
     tenant: str | None
     filter: GetEvents

@@ -72,16 +72,23 @@ def fetch_tasks(cx: sqlite3.Connection, query: FetchTasks) -> tuple[tuple[Task, 
 
 
 def fetch_events(cx: sqlite3.Connection, query: FetchEvents) -> tuple[tuple[Event, ...], int, bool]:
-    wanted = query.filter
+    wanted, task = query.filter, None
+    if wanted.task is not None:
+        task = cx.execute(
+            "SELECT seq FROM task WHERE id = ? AND (? IS NULL OR tenant = ?)",
+            (wanted.task, query.tenant, query.tenant),
+        ).fetchone()
+        if task is None:
+            raise NotFound(f"no task {wanted.task}")
     rows = cx.execute(
         "SELECT e.seq, t.id, t.tenant, e.from_state, e.to_state, e.attempt, e.at, e.cost"
         " FROM event e JOIN task t ON t.seq = e.task"
-        " WHERE e.seq > ? AND (? IS NULL OR t.tenant = ?)"
-        " AND (? IS NULL OR e.task = (SELECT seq FROM task WHERE id = ?))"
+        " WHERE e.seq > ? AND (? IS NULL OR t.tenant = ?) AND (? IS NULL OR e.task = ?)"
         " ORDER BY e.seq LIMIT ?",
         (
             *(wanted.after, query.tenant, query.tenant),
-            *(wanted.task, wanted.task, wanted.limit),
+            *((None, None) if task is None else (task[0], task[0])),
+            wanted.limit,
         ),
     ).fetchall()
     events = tuple(_event(row) for row in rows)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import heapq
 import random
+import warnings
 from asyncio import events
 from collections.abc import Callable, Coroutine, Iterator, MutableSet
 from contextvars import Context, ContextVar, copy_context
@@ -20,6 +21,12 @@ import anyio
 from anyio._backends import _asyncio as backend
 
 T = TypeVar("T")
+
+
+CANCELLATION_S = 0.000_5
+"""anyio asks a task to end again and again, until it does. Unless that took time, a task that
+first sees something through would never be allowed the time to.
+"""
 
 
 class Deadlock(Exception):
@@ -40,11 +47,16 @@ class Process:
     def __init__(self, name: str) -> None:
         self.name = name
         self.dead = False
+        self.frozen = False
         self.steps = 0
         self.on_death: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"<Process {self.name}{' dead' if self.dead else ''}>"
+
+    def freeze(self) -> None:
+        """It does nothing any more, but nobody is told."""
+        self.frozen = True
 
     def kill(self) -> None:
         if not self.dead:
@@ -75,6 +87,9 @@ class Step(asyncio.TimerHandle):
 
     def run(self) -> None:
         self._run()
+
+    def asks_to_cancel(self) -> bool:
+        return getattr(self._callback, "__name__", "") == "_deliver_cancellation"
 
     def label(self) -> str:
         owner = getattr(self._callback, "__self__", None)
@@ -170,15 +185,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def close(self) -> None:
         """Bury all tasks. Only now do the `finally` blocks of the killed run, unheard."""
-        for task in self._kept:
-            if not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                coroutine = task.get_coro()
-                with contextlib.suppress(BaseException):  # they wake in a loop that has ended
-                    coroutine.close()  # type: ignore[union-attr]
-        self._kept.clear()
-        self._waiting.clear()
-        self._timers.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a killed process need not await what it began
+            for task in self._kept:
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    coroutine = task.get_coro()
+                    with contextlib.suppress(BaseException):  # they wake in a loop that has ended
+                        coroutine.close()  # type: ignore[union-attr]
+            self._kept.clear()
+            self._waiting.clear()
+            self._timers.clear()
         super().close()
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
@@ -208,7 +225,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             place = self._rng.randrange(len(waiting))
         step = waiting.pop(place)
         process = step.process
-        if step.cancelled() or (process is not None and process.dead):
+        if step.cancelled() or (process is not None and (process.dead or process.frozen)):
             return
         self.steps += 1
         if self.steps > self.steps_max:
@@ -217,6 +234,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._on_step(step)
             if process is not None and process.dead:
                 return
+        if step.asks_to_cancel():
+            self._now += CANCELLATION_S
         step.run()
 
 

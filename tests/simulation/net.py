@@ -30,6 +30,7 @@ class Pipe:
         self._rng = rng
         self._delay_s = delay_s
         self._arrives_at = 0.0
+        self._on_the_way: deque[bytes] = deque()
         self._arrived: deque[bytes] = deque()
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -48,7 +49,8 @@ class Pipe:
         if self.broken:
             raise BrokenPipeError
         self._bytes += len(data)
-        self._after_delay(lambda: self._arrive(data))
+        self._on_the_way.append(data)
+        self._after_delay(self._arrive)
 
     async def read(self) -> list[bytes]:
         """All that has arrived; nothing only at the end."""
@@ -79,11 +81,15 @@ class Pipe:
         self._arrives_at = at
         self._universe.later(at - loop.time(), call)
 
-    def _arrive(self, data: bytes) -> None:
-        self._arrived.append(data)
+    def _arrive(self) -> None:
+        # Whichever call comes first: what was sent first has arrived.
+        if self._on_the_way:
+            self._arrived.append(self._on_the_way.popleft())
         _wake(self._reader)
 
     def _end(self) -> None:
+        self._arrived.extend(self._on_the_way)
+        self._on_the_way.clear()
         self.ended = True
         _wake(self._reader)
 

@@ -27,6 +27,8 @@ class Universe:
         disorder = self.rng("disorder").choice(DISORDERS)
         self.loop = VirtualLoop(self.rng("order"), disorder, STEPS_MAX, self._on_step)
         self.clock = VirtualClock(self.loop)
+        self.problems: list[Exception] = []
+        """What processes ended with, for whoever looks into a seed."""
         self.kill_at: dict[Process, tuple[int, Callable[[], None]]] = {}
         """What is to happen when a process has made so many steps."""
 
@@ -65,8 +67,10 @@ class Universe:
             try:
                 await main()
             except Exception as error:
+                self.problems.append(error)
                 self.note(process, "ended:", repr(error))
-            process.kill()
+            if self.loop.is_running():
+                process.kill()
 
         self.later(0, lambda: self.loop.create_task(run(), context=context))
         return process

@@ -1,0 +1,118 @@
+"""What must hold when the dust has settled: read from the event log, the tables and the histories.
+
+Safety only: that everything is answered in the end is the simulation's own time-out.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import msgspec
+
+from autoglm.types import TaskState
+from runtime.store.protocol import FetchAnswers
+from runtime.store.reading import fetch_answers
+from runtime.store.transitions import legal
+from tests.simulation.people import History, expected_text
+from tests.simulation.plan import FAILING, POISON, Plan
+
+
+class Row(msgspec.Struct, frozen=True):
+    seq: int
+    id: str
+    state: TaskState
+    attempt: int
+    failures: int
+    text: str | None
+    error: str | None
+
+
+def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str]:
+    """Everything that is wrong, in words; nothing when all is well."""
+    rows = {row.id: row for row in _rows(cx)}
+    found = list(history.wrong)
+    found += (f"{id} was acknowledged and is lost" for id in history.acknowledged if id not in rows)
+    for row in rows.values():
+        found += _wrong_with_task(row, plan, history)
+    found += _wrong_with_events(cx, rows)
+    found += _wrong_with_answers(cx, history)
+    for job in history.lines:
+        found += _wrong_with_job(job, history)
+    return found
+
+
+def _rows(cx: sqlite3.Connection) -> Iterator[Row]:
+    for seq, id, state, *rest in cx.execute(
+        "SELECT t.seq, t.id, t.state, t.attempt, t.failures, r.text, t.error"
+        " FROM task t LEFT JOIN result r ON r.task = t.seq ORDER BY t.seq"
+    ):
+        yield Row(seq, id, TaskState(state), *rest)
+
+
+def _wrong_with_task(row: Row, plan: Plan, history: History) -> Iterator[str]:
+    prompt = history.prompts.get(row.id)
+    if prompt is None:
+        yield f"{row.id} was never handed in"
+        return
+    if (row.text is not None) != (row.state is TaskState.SUCCEEDED):
+        yield f"{row.id} is {row.state} and its result is {row.text!r}"
+    if row.text is not None and row.text != expected_text(prompt, plan.tokens):
+        yield f"{row.id}: wrong answer {row.text!r} to {prompt!r}"
+    if row.state is TaskState.CANCELLED and row.id not in history.cancelled:
+        yield f"{row.id} is cancelled and nobody asked for it"
+    if row.state is TaskState.EXPIRED:
+        yield f"{row.id} expired and has no time to"
+    failures = next((count for mark, count in FAILING.items() if mark in prompt), 0)
+    failures = 1 if any(mark in prompt for mark in POISON) else failures
+    if row.failures > failures:
+        yield f"{row.id} ({prompt!r}) was charged {row.failures} failures: {row.error}"
+    if row.state is TaskState.DEAD and row.failures < max(1, failures):
+        yield f"{row.id} ({prompt!r}) is dead after {row.failures} failures: {row.error}"
+
+
+def _wrong_with_events(cx: sqlite3.Connection, rows: dict[str, Row]) -> Iterator[str]:
+    states: dict[int, TaskState | None] = {}
+    attempts: dict[int, int] = {}
+    charged: dict[int, int] = {}
+    for task, left, reached, attempt in cx.execute(
+        "SELECT task, from_state, to_state, attempt FROM event ORDER BY seq"
+    ):
+        before = None if left is None else TaskState(left)
+        after = TaskState(reached)
+        if states.get(task) is not before:
+            yield f"task {task}: {before} -> {after}, but it was {states.get(task)}"
+        if not legal(before, after):
+            yield f"task {task}: {before} -> {after} is illegal"
+        due = attempts.get(task, 0) + (after is TaskState.RUNNING)
+        if attempt != due:
+            yield f"task {task}: {before} -> {after} by attempt {attempt}, when {due} was current"
+        states[task], attempts[task] = after, due
+        charged[task] = charged.get(task, 0) + (after in (TaskState.RETRYING, TaskState.DEAD))
+    for row in rows.values():
+        if states.get(row.seq) is not row.state:
+            yield f"{row.id} is {row.state}, the log says {states.get(row.seq)}"
+        if attempts.get(row.seq) != row.attempt:
+            yield f"{row.id} has attempt {row.attempt}, the log says {attempts.get(row.seq)}"
+        if charged.get(row.seq) != row.failures:
+            yield f"{row.id} has {row.failures} failures, the log says {charged.get(row.seq)}"
+
+
+def _wrong_with_answers(cx: sqlite3.Connection, history: History) -> Iterator[str]:
+    """What somebody was told is what the store says: it was durable when it was told."""
+    stored = fetch_answers(cx, FetchAnswers(None, tuple(history.answers)))
+    for id, told in history.answers.items():
+        if stored.get(id) != told:
+            yield f"{id}: told {told}, the store says {stored.get(id)}"
+
+
+def _wrong_with_job(job: str, history: History) -> Iterator[str]:
+    got = [line.custom_id for line in history.lines[job]]
+    wanted = history.wanted_lines[job]
+    if sorted(map(str, got)) != sorted(wanted):
+        yield f"job {job}: handed in {wanted}, got {got}"
+    for line in history.lines[job]:
+        if line.error is not None:
+            yield f"job {job}: line {line.line} is an error: {line.error}"
+        elif line.answer is None or wanted[line.line - 1] != line.custom_id:
+            yield f"job {job}: line {line.line} is not what it was: {line}"

@@ -1,0 +1,230 @@
+"""Those who use the server: they speak through the real client, and write down what they were told.
+
+Everybody repeats what is unsure, some cancel, some stream, some hand in files line by line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+
+from autoglm import wire
+from autoglm.client import Client
+from autoglm.errors import AutoGLMError, ServerNotRunning, ServerUnavailable
+from autoglm.retry import Patience
+from autoglm.types import Answer, Message, Sampling, TaskSpec
+from tests.simulation.plan import Errand, Plan
+from tests.simulation.world import Universe
+
+T = TypeVar("T")
+
+SOCKET = Path("/nowhere/autoglm.sock")
+PATIENCE = Patience(window_s=100_000, busy_s=100_000)
+_FILLER = ("and", "so", "it", "goes", "on", "word", "by", "word")
+
+
+def expected_text(prompt: str, tokens: int) -> str:
+    """What the simulated engine answers: a function of the prompt alone."""
+    digest = hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    return digest + "".join(f" {_FILLER[token % len(_FILLER)]}" for token in range(1, tokens))
+
+
+class History:
+    """What people asked for and were told."""
+
+    def __init__(self) -> None:
+        self.prompts: dict[str, str] = {}
+        """Of every task that was handed in, by id."""
+        self.errands: dict[str, Errand] = {}
+        self.acknowledged: dict[str, str] = {}
+        """Ids that the server said it has, and the state it said first."""
+        self.answers: dict[str, Answer] = {}
+        self.cancelled: set[str] = set()
+        """Somebody asked to cancel these."""
+        self.lines: dict[str, list[wire.JobLineEnded]] = {}
+        """Lines of jobs, in the order they were told."""
+        self.wanted_lines: dict[str, list[str]] = {}
+        """Custom ids of what was handed in, in order."""
+        self.wrong: list[str] = []
+
+    def answered(self, answer: Answer) -> None:
+        before = self.answers.setdefault(answer.task.id, answer)
+        if before != answer:
+            self.wrong.append(f"{answer.task.id}: told {before}, then {answer}")
+
+    def complain(self, text: str) -> None:
+        self.wrong.append(text)
+
+
+class Person:
+    def __init__(self, universe: Universe, plan: Plan, name: str, history: History) -> None:
+        self._rng = universe.rng(name)
+        self._ids = universe.ids(name)
+        self._plan = plan
+        self._name = name
+        self._history = history
+        self.done = False
+
+    async def live(self) -> None:
+        """All errands, one after the other; then wait for every answer."""
+        tenant = self._rng.choice([None, "default", self._name])
+        while True:
+            client = Client(SOCKET, tenant, patience=PATIENCE, ids=self._ids)
+            try:
+                await client.__aenter__()
+                break
+            except (ServerNotRunning, ServerUnavailable):
+                await anyio.sleep(0.05)
+        try:
+            for errand in self._plan.errands(self._name):
+                await anyio.sleep(self._rng.uniform(0, 0.1))
+                await self._run(client, errand)
+            for id in list(self._history.prompts):
+                if self._history.errands[id].who == self._name:
+                    answer = await self._insist(lambda id=id: client.answer(id, wait=True))
+                    self._history.answered(answer)
+        finally:
+            await client.__aexit__(None, None, None)
+        self.done = True
+
+    async def _run(self, client: Client, errand: Errand) -> None:
+        match errand.how:
+            case "submit":
+                await self._submit(client, errand)
+            case "cancel":
+                await self._submit(client, errand)
+                await anyio.sleep(self._rng.uniform(0, 0.3))
+                await self._cancel(client, errand)
+            case "stream":
+                await self._stream(client, errand)
+            case _:
+                await self._job(client, errand)
+
+    async def _submit(self, client: Client, errand: Errand) -> None:
+        specs = [self._spec(client, errand, prompt) for prompt in errand.prompts]
+        message = wire.Submit(0, tuple(specs))
+        for _ in range(self._rng.choice([1, 1, 2])):
+            reply = await self._insist(lambda: client.session.call(message, wire.Submitted))
+            for spec, accepted in zip(specs, reply.tasks, strict=True):
+                if accepted.task is None or accepted.task.id != spec.id:
+                    self._history.complain(f"{spec.id} was handed in, told {accepted}")
+                else:
+                    self._history.acknowledged.setdefault(spec.id, accepted.task.state.value)
+
+    async def _cancel(self, client: Client, errand: Errand) -> None:
+        ids = [id for id, each in self._history.errands.items() if each is errand]
+        ids = [id for id in ids if self._rng.random() < 0.7]
+        self._history.cancelled.update(ids)
+        reply = await self._insist(lambda: client.cancel_many(ids))
+        for task in reply.tasks:
+            if not task.state.ended:
+                self._history.complain(f"{task.id} was cancelled and is {task.state}")
+
+    async def _stream(self, client: Client, errand: Errand) -> None:
+        for prompt in errand.prompts:
+            spec = self._spec(client, errand, prompt, stream=True)
+            message = wire.Submit(0, (spec,), follow=True)
+            answer = await self._insist(lambda message=message: self._follow(client, message))
+            self._history.answered(answer)
+
+    async def _follow(self, client: Client, message: wire.Submit) -> Answer:
+        """Submit, read the chunks, and compare them with the answer."""
+        channel = await client.session.open(message)
+        pieces: dict[int, str] = {}
+        try:
+            while True:
+                match await channel.receive():
+                    case wire.Submitted(_, (accepted,)):
+                        assert accepted.task is not None, accepted
+                        self._history.acknowledged.setdefault(
+                            accepted.task.id, accepted.task.state.value
+                        )
+                    case wire.Chunk(_, id, attempt, offset, text):
+                        so_far = pieces.get(attempt, "")
+                        if offset <= len(so_far):
+                            pieces[attempt] = so_far[:offset] + text
+                        if id != message.tasks[0].id:
+                            self._history.complain(f"a chunk of {id} under another task's request")
+                    case wire.AnswerReply(_, Answer() as answer):
+                        self._compare(answer, pieces)
+                        return answer
+                    case other:
+                        self._history.complain(f"a stream was told {other}")
+        finally:
+            channel.close()
+
+    def _compare(self, answer: Answer, pieces: dict[int, str]) -> None:
+        text = pieces.get(answer.task.attempt)
+        if answer.result and text is not None and not answer.result.text.startswith(text):
+            self._history.complain(f"{answer.task.id}: chunks {text!r}, {answer.result.text!r}")
+
+    async def _job(self, client: Client, errand: Errand) -> None:
+        """A file: its lines in several goes, then its results to the end."""
+        name = f"/{self._name}/{errand.number}"
+        call = client.session.call
+        opened = await self._insist(
+            lambda: call(wire.OpenJob(0, name, "input", "options"), wire.JobOpened)
+        )
+        lines = [
+            wire.JobLine(number, f"{name}:{number}", task=self._spec(client, errand, prompt))
+            for number, prompt in enumerate(errand.prompts, 1)
+        ]
+        self._history.wanted_lines[opened.job] = [line.custom_id or "" for line in lines]
+        self._history.lines[opened.job] = []
+        start = 0
+        while start < len(lines):
+            count = self._rng.randint(1, 4)
+            part = tuple(lines[start : start + count])
+            last = start + count >= len(lines)
+            message = wire.SubmitLines(0, opened.job, part, last)
+            for _ in range(self._rng.choice([1, 1, 2])):
+                await self._insist(lambda message=message: call(message, wire.LinesSubmitted))
+            start += count
+        for line in lines:
+            assert line.task is not None
+            self._history.acknowledged.setdefault(line.task.id, "line")
+        await self._read_lines(client, opened.job, ordered=self._rng.random() < 0.5)
+
+    async def _read_lines(self, client: Client, job: str, *, ordered: bool) -> None:
+        after, done = 0, False
+        while not done:
+            message = wire.GetJobLines(0, job, after, ordered, self._rng.randint(1, 5))
+            reply = await self._insist(
+                lambda message=message: client.session.call(message, wire.JobLines)
+            )
+            self._history.lines[job] += reply.lines
+            for line in reply.lines:
+                after = max(after, line.cursor)
+                if line.answer is not None:
+                    self._history.answered(line.answer)
+            done = reply.done
+
+    def _spec(
+        self, client: Client, errand: Errand, prompt: str, *, stream: bool = False
+    ) -> TaskSpec:
+        id = self._ids.mint()
+        self._history.prompts[id] = prompt
+        self._history.errands[id] = errand
+        return TaskSpec(
+            id,
+            messages=(Message("user", prompt),),
+            sampling=Sampling(),
+            tenant=client.session.tenant or "default",
+            priority=self._rng.randrange(10),
+            stream=stream or self._rng.random() < 0.1,
+        )
+
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a call until the server answers it."""
+        while True:
+            try:
+                return await call()
+            except (ServerNotRunning, ServerUnavailable):
+                await anyio.sleep(self._rng.uniform(0.01, 0.2))
+            except AutoGLMError as error:
+                self._history.complain(f"{self._name} was refused: {error!r}")
+                raise

@@ -1,0 +1,101 @@
+"""What a seed stands for: how big everything is, who asks for what, and what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from runtime.config import BatchConfig, Config, EngineConfig, RetryConfig, SimulatedConfig
+from tests.simulation.world import Universe
+
+OUTPUT_TOKENS = (1, 3, 6)
+POISON = ("[[crash]]", "[[hang]]")
+"""Marks that end the engine each time."""
+FAILING = {"[[error]]": 3, "[[invalid]]": 1, "[[slow:30]]": 3}
+"""Marks that fail the attempt, and after how many failures the task is dead."""
+FAILING_FAST = ("[[error]]", "[[invalid]]")
+
+
+@dataclass(eq=False)
+class Errand:
+    """Something a person does: some prompts, handed in somehow."""
+
+    who: str
+    number: int
+    how: str
+    prompts: list[str]
+
+
+class Plan:
+    def __init__(self, universe: Universe) -> None:
+        rng = universe.rng("plan")
+        self._rng = rng
+        self.poisoned = rng.random() < 0.25
+        """Some prompts kill the engine. Then nothing else does: a suspect that is alone when the
+        engine dies is taken for the culprit, and rightly so.
+        """
+        self.failing = rng.random() < 0.3
+        self.tight = rng.random() < 0.25
+        """Every mailbox holds one message."""
+        self.server_kills = rng.choice([0, 0, 1, 2, 5])
+        self.power_losses = rng.random() < 0.5
+        self.drains = rng.choice([0, 0, 0, 1])
+        self.raises = rng.choice([0, 0, 1, 3, 6])
+        self.refusals = rng.choice([0, 0, 0, 1, 2])
+        self.engine_deaths = 0 if self.poisoned else rng.choice([0, 0, 1, 2])
+        """Two at most: after two, who was there is a suspect."""
+        self.slow = self.failing and not self.poisoned and not self.engine_deaths
+        """Some prompts take longer than an attempt may. The watchdog must not come first then."""
+        self.store_delay_s = rng.choice([0.0005, 0.003, 0.003, 0.1])
+        self.net_delay_s = rng.choice([0.0001, 0.005, 0.05])
+        self.clock_jumps = (-86_400, -3_600, 0, 0, 3_600, 86_400)
+        self.people = [f"person-{number}" for number in range(1, rng.randint(1, 3) + 1)]
+        self.tokens = rng.choice(OUTPUT_TOKENS)
+        self.config = Config(
+            engine=EngineConfig(
+                kind="simulated",
+                max_num_seqs=rng.choice([1, 2, 4, 8]),
+                replicas=rng.choice([1, 1, 2]),
+                faults=True,
+                watchdog_s=60 if self.slow else 3,
+                load_timeout_s=5,
+                simulated=SimulatedConfig(
+                    load_s=rng.choice([0, 0.3]),
+                    step_ms=rng.choice([0, 10, 10, 40]),
+                    prefill_tok_s=rng.choice([0, 1000]),
+                    output_tokens=self.tokens,
+                ),
+            ),
+            batch=BatchConfig(window_ms=rng.choice([0, 10, 10, 100])),
+            retry=RetryConfig(
+                base_ms=rng.choice([1, 100]), cap_ms=500, attempt_timeout_s=2 if self.slow else 15
+            ),
+        )
+        self._errands = {who: list(self._errands_of(who)) for who in self.people}
+
+    def errands(self, who: str) -> list[Errand]:
+        return self._errands[who]
+
+    def prompts(self) -> list[str]:
+        return [
+            prompt
+            for errands in self._errands.values()
+            for errand in errands
+            for prompt in errand.prompts
+        ]
+
+    def _errands_of(self, who: str) -> Iterator[Errand]:
+        rng = self._rng
+        for number in range(rng.randint(1, 5)):
+            how = rng.choice(["submit", "submit", "submit", "cancel", "stream", "job"])
+            prompts = [
+                f"{who} {number} {place}{self._mark()}" for place in range(rng.choice([1, 2, 6]))
+            ]
+            yield Errand(who, number, how, prompts)
+
+    def _mark(self) -> str:
+        if self.poisoned and self._rng.random() < 0.1:
+            return f" {self._rng.choice(POISON)}"
+        if self.failing and self._rng.random() < 0.2:
+            return f" {self._rng.choice(list(FAILING) if self.slow else FAILING_FAST)}"
+        return ""

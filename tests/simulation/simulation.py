@@ -1,0 +1,233 @@
+"""One seed from beginning to end: the real tree, real clients, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import anyio
+import msgspec
+
+from actors import batcher, frontdoor, monitor, persister, reader, scheduler
+from actors.tree import Identity, Tree, World
+from runtime.mailbox import Mailbox
+from tests.simulation.check import violations
+from tests.simulation.disk import Mishaps, SimulatedStore
+from tests.simulation.engines import EngineRoom
+from tests.simulation.loop import Deadlock, Process, StepsExceeded, run_virtually
+from tests.simulation.net import Network
+from tests.simulation.people import History, Person
+from tests.simulation.plan import POISON, Plan
+from tests.simulation.world import Universe
+
+LIVENESS_S = 600
+"""Virtual time within which everything must be answered."""
+RESTARTS_MAX = 200
+CAPACITIES = (
+    (persister, "ENGINE_LANE_CAPACITY"),
+    (persister, "INTAKE_CAPACITY"),
+    (reader, "CAPACITY"),
+    (scheduler, "CAPACITY"),
+    (frontdoor, "CAPACITY"),
+    (monitor, "CAPACITY"),
+    (batcher, "CAPACITY"),
+)
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a seed came to."""
+
+    seed: int
+    digest: str
+    steps: int
+    crashes: int
+    tasks: int
+    violations: tuple[str, ...]
+    trace: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = "\n  ".join(self.violations) or "all is well"
+        return (
+            f"seed {self.seed}: {self.steps} steps, {self.crashes} crashes, {self.tasks} tasks\n"
+            f"  {lines}\n  replay: python -P -m tests.simulation --seed {self.seed}"
+        )
+
+
+def simulate(seed: int, *, trace: bool = False) -> Report:
+    """Run one seed. Never raises for what it finds."""
+    scratch = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(dir=scratch if scratch.is_dir() else None))
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        return _Simulation(seed, folder, trace=trace).run()
+    finally:
+        logging.disable(level)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Simulation:
+    def __init__(self, seed: int, folder: Path, *, trace: bool) -> None:
+        self._folder = folder
+        self.universe = universe = Universe(seed, trace=trace)
+        self.plan = plan = Plan(universe)
+        self._rng = universe.rng("faults")
+        self._history = History()
+        self._network = Network(universe, plan.net_delay_s)
+        self._mishaps = Mishaps(universe, plan.raises, plan.refusals)
+        self._engines = EngineRoom(universe, plan.net_delay_s)
+        self._engine_faults = 0
+        self._starts = 0
+        self._drains = plan.drains
+        self._kills = plan.server_kills
+        self._server: Process | None = None
+        self._store: SimulatedStore
+        self._next_path = self._path(0)
+        self._over = False
+
+    def run(self) -> Report:
+        found: list[str] = []
+        with self._planted():
+            try:
+                run_virtually(lambda _: self._main(), self.universe.loop)
+            except (Deadlock, StepsExceeded, TimeoutError) as error:
+                found.append(f"liveness: {type(error).__name__} {error}")
+            except Exception as error:
+                found.append(f"{type(error).__name__}: {error}")
+        self._over = True
+        store = self._open_last()
+        found += violations(store.cx, self.plan, self._history)
+        found += self._too_many_engines()
+        (tasks,) = store.cx.execute("SELECT count(*) FROM task").fetchone()
+        store.discard()
+        universe = self.universe
+        return Report(
+            *(universe.seed, universe.digest, universe.loop.steps, self._starts - 1, tasks),
+            tuple(found),
+            tuple(universe.trace),
+        )
+
+    async def _main(self) -> None:
+        self._start()
+        plan, history = self.plan, self._history
+        people = [Person(self.universe, plan, name, history) for name in plan.people]
+        with anyio.fail_after(LIVENESS_S):
+            async with anyio.create_task_group() as group:
+                for person in people:
+                    group.start_soon(person.live)
+                await self._break_engines()
+        self._over = True
+
+    # ── the server ───────────────────────────────────────────────────────────────────────────
+
+    def _start(self) -> None:
+        if self._over:
+            return
+        self._starts += 1
+        if self._starts > RESTARTS_MAX:
+            raise AssertionError("the server never stays up")
+        plan, universe = self.plan, self.universe
+        store = self._store = SimulatedStore(
+            universe, self._next_path, plan.store_delay_s, self._mishaps
+        )
+        store.open_now()
+        self._next_path = self._path(self._starts)
+        server = self._server = universe.spawn(f"server#{self._starts}", lambda: self._serve(store))
+        server.on_death.append(self._after_death)
+        if self._kills:
+            self._kills -= 1
+            steps = int(10 ** self._rng.uniform(0.5, 3.7))
+            universe.kill_at[server] = (steps, server.kill)
+
+    async def _serve(self, store: SimulatedStore) -> None:
+        universe, number = self.universe, self._starts
+        world = World(
+            clock=universe.clock,
+            rng=universe.rng(f"server {number}"),
+            ids=universe.ids(f"server {number}"),
+            store=store,
+            listen=self._network.listen,
+            launch=self._engines.launcher,
+        )
+        identity = Identity("0", number, "simulated", "none", str(self._folder))
+        tree = Tree(self.plan.config, identity, world)
+        async with anyio.create_task_group() as group:
+            group.start_soon(tree.run)
+            if not self._drains:
+                return
+            self._drains -= 1
+            await universe.clock.sleep(self._rng.uniform(0.05, 3))
+            await tree.drain(self._rng.choice([0, 0.1, 30]))
+            group.cancel_scope.cancel()
+        await tree.put_back()
+
+    def _after_death(self) -> None:
+        """Whatever ended it: the disk is as it is, and somebody starts it again."""
+        if self._over:
+            return
+        power_lost = self.plan.power_losses and self._rng.random() < 0.5
+        lost = self._store.die(self._next_path, power_lost=power_lost)
+        self.universe.note("server died, bytes lost:", lost)
+        self.universe.clock.jump(self._rng.choice(self.plan.clock_jumps))
+        self.universe.later(self._rng.uniform(0.01, 1), self._start)
+
+    def _open_last(self) -> SimulatedStore:
+        """The store as the last process left it, or would have found it."""
+        if self._server is None or not self._server.dead:
+            return self._store
+        with contextlib.suppress(Exception):
+            self._store.discard()
+        store = SimulatedStore(self.universe, self._next_path, 0, self._mishaps)
+        store.open_now()
+        return store
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"queue-{number}.sqlite3"
+
+    # ── faults ───────────────────────────────────────────────────────────────────────────────
+
+    async def _break_engines(self) -> None:
+        for _ in range(self.plan.engine_deaths):
+            await asyncio.sleep(self._rng.uniform(0.05, 2))
+            deed = self._rng.choice([self._engines.kill_one, self._engines.hang_one])
+            self._engine_faults += deed(self._rng.random())
+
+    def _too_many_engines(self) -> Iterator[str]:
+        """Each start of a server costs one per replica, each fault one, each poison three."""
+        plan = self.plan
+        poison = sum(any(mark in prompt for mark in POISON) for prompt in plan.prompts())
+        # A server that dies forgets a death that was not recorded yet.
+        bound = self._starts * (plan.config.engine.replicas + poison)
+        bound += self._engine_faults + 3 * poison
+        if self._engines.launched > bound:
+            yield f"{self._engines.launched} engines were started, {bound} can be explained"
+
+    @contextlib.contextmanager
+    def _planted(self) -> Generator[None]:
+        """The world around the code: bounds, the socket, and actors that raise at their awaits."""
+        with contextlib.ExitStack() as stack:
+            if self.plan.tight:
+                for module, name in CAPACITIES:
+                    stack.enter_context(patch.object(module, name, 1))
+            stack.enter_context(patch.object(anyio, "connect_unix", self._network.connect))
+            for name in ("put", "drain"):
+                original = getattr(Mailbox, name)
+                stack.enter_context(patch.object(Mailbox, name, self._struck(original)))
+            yield
+
+    def _struck(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(mailbox: Mailbox[Any], *args: Any) -> Any:
+            self._mishaps.strike()
+            answer = await original(mailbox, *args)
+            if original.__name__ == "drain":
+                self._mishaps.strike()
+            return answer
+
+        return call
