@@ -86,7 +86,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from actors.run import run
 
-    return run(arguments, config_of(arguments), settings_of(arguments))
+    return run(arguments, config_of(arguments), settings_of(arguments), check_engine)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ _POLL_S = 0.02
 @asynccontextmanager
 async def own_server(
     where: Places, config: Path | None, settings: Sequence[str]
-) -> AsyncGenerator[None]:
+) -> AsyncGenerator[Process]:
     """A server that listens at `where.socket` as long as the context lasts.
 
     Raises UsageError or ServerError with the server's own words when it does not start.
@@ -52,7 +52,7 @@ async def own_server(
         )
     try:
         await _until_listening(process, where.socket, log_path)
-        yield
+        yield process
     finally:
         with anyio.CancelScope(shield=True):
             await _stop(process)

@@ -25,6 +25,13 @@ class Bits:
         self._bytes[place] |= 1 << bit
         self._count += 1
 
+    def update(self, other: Bits) -> None:
+        """Add all that are in `other`."""
+        size = max(len(self._bytes), len(other._bytes))
+        mine, theirs = (int.from_bytes(bits._bytes, "little") for bits in (self, other))
+        self._bytes = bytearray((mine | theirs).to_bytes(size, "little"))
+        self._count = (mine | theirs).bit_count()
+
     def prefix(self) -> int:
         """The largest n for which all of 1 … n are in."""
         full = len(self._bytes) - len(self._bytes.lstrip(b"\xff"))

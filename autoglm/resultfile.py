@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import msgspec
 
@@ -177,7 +177,7 @@ class Results:
         self.answered = 0
         self.failed = 0
 
-    def __enter__(self) -> Results:
+    def __enter__(self) -> Self:
         self._answers.open()
         if self._errors.path.exists():
             self._errors.open()

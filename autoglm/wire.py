@@ -294,7 +294,9 @@ def encode_frame(message: Request | Reply) -> bytes:
     """The message as one frame. Raises ProtocolError when it is larger than a frame may be."""
     body = _encoder.encode(message)
     if len(body) > FRAME_BYTES_MAX:
-        raise ProtocolError(f"a message of {len(body)} bytes is over the limit of {FRAME_BYTES_MAX}")
+        raise ProtocolError(
+            f"a message of {len(body)} bytes is over the limit of {FRAME_BYTES_MAX}"
+        )
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 

@@ -81,7 +81,7 @@ class Step(asyncio.TimerHandle):
         loop: asyncio.AbstractEventLoop,
         context: Context | None,
     ) -> None:
-        context = context or copy_context()
+        context = copy_context() if context is None else context
         super().__init__(when, callback, args, loop, context)
         self.process = context.get(CURRENT)
 

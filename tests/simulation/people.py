@@ -14,8 +14,9 @@ import anyio
 
 from autoglm import wire
 from autoglm.client import Client
-from autoglm.errors import AutoGLMError, ServerNotRunning, ServerUnavailable
+from autoglm.errors import AutoGLMError
 from autoglm.retry import Patience
+from autoglm.session import AWAY
 from autoglm.types import Answer, Message, Sampling, TaskSpec
 from tests.simulation.plan import Errand, Plan
 from tests.simulation.world import Universe
@@ -77,7 +78,7 @@ class Person:
             try:
                 await client.__aenter__()
                 break
-            except (ServerNotRunning, ServerUnavailable):
+            except AWAY:
                 await anyio.sleep(0.05)
         try:
             for errand in self._plan.errands(self._name):
@@ -223,7 +224,7 @@ class Person:
         while True:
             try:
                 return await call()
-            except (ServerNotRunning, ServerUnavailable):
+            except AWAY:
                 await anyio.sleep(self._rng.uniform(0.01, 0.2))
             except AutoGLMError as error:
                 self._history.complain(f"{self._name} was refused: {error!r}")

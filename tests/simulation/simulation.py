@@ -224,10 +224,8 @@ class _Simulation:
 
     def _struck(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def call(mailbox: Mailbox[Any], *args: Any) -> Any:
-            self._mishaps.strike()
             answer = await original(mailbox, *args)
-            if original.__name__ == "drain":
-                self._mishaps.strike()
+            self._mishaps.strike()
             return answer
 
         return call

@@ -1,0 +1,120 @@
+"""`autoglm run`: a job on the server that is there, or on one of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from actors.own_server import own_server
+from autoglm.errors import Conflict, ServerError, ServerNotRunning
+from autoglm.ids import Ids
+from autoglm.inputfile import Survey, survey
+from autoglm.job import PATIENCE, Job, JobOptions
+from autoglm.paths import Places, places
+from autoglm.progress import shown_progress, summary
+from autoglm.resultfile import errors_path
+from autoglm.session import Session
+from autoglm.types import to_json
+from autoglm.wire import Welcome
+from runtime.config import Config, EngineConfig
+
+EXIT_DONE, EXIT_FAILED = 0, 1
+
+
+def run(
+    arguments: argparse.Namespace,
+    config: Config,
+    settings: list[str],
+    check_engine: Callable[[Config], None],
+) -> int:
+    """Answer the file; 1 when some line has no answer. Raises what ends the job early.
+
+    `check_engine` is asked before a server is started.
+    """
+    where = places(arguments.socket, arguments.data_dir)
+    options = JobOptions(arguments.input, arguments.output, arguments.ordered, arguments.fresh)
+    errand = _Errand(where, options, survey(options.input), as_json=arguments.json)
+    asked = arguments.engine or arguments.model or arguments.config or settings
+
+    async def go() -> int:
+        server = await _introduced(where)
+        if server is not None:
+            if asked:
+                _refuse_other(server, config.engine, where)
+            return await errand.run()
+        check_engine(config)
+        return await _with_own_server(errand, where, arguments.config, settings)
+
+    return anyio.run(go)
+
+
+class _Errand:
+    """The job, its progress and its last words."""
+
+    def __init__(self, where: Places, options: JobOptions, seen: Survey, *, as_json: bool) -> None:
+        self._where = where
+        self._options = options
+        self._seen = seen
+        self._as_json = as_json
+
+    async def run(self) -> int:
+        began = anyio.current_time()
+        async with Session(self._where.socket, None, PATIENCE) as session:
+            with shown_progress() as report:
+                done = await Job(session, self._options, self._seen, report, Ids()).run()
+        seconds = anyio.current_time() - began
+        errors = errors_path(self._options.output)
+        print(f"autoglm: {summary(done, seconds, str(errors))}", file=sys.stderr)
+        if self._as_json:
+            print(to_json(done).decode())
+        return EXIT_FAILED if done.failed else EXIT_DONE
+
+
+async def _introduced(where: Places) -> Welcome | None:
+    """How the server at the socket introduces itself; None: nobody listens."""
+    try:
+        async with Session(where.socket, None) as session:
+            return session.server
+    except ServerNotRunning:
+        return None
+
+
+def _refuse_other(server: Welcome, asked: EngineConfig, where: Places) -> None:
+    """A server that runs another engine or model would give other answers than were asked for."""
+    if (server.engine, server.model) != (asked.kind, asked.model):
+        raise Conflict(
+            f"the server at {where.socket} runs {server.model} on {server.engine}, not"
+            f" {asked.model} on {asked.kind}; stop it, or give another --socket and --data-dir"
+        )
+
+
+async def _with_own_server(
+    errand: _Errand, where: Places, config: Path | None, settings: list[str]
+) -> int:
+    """Run the errand on a server of its own; when that dies, say so at once."""
+    code: int | None = None
+    failure: Exception | None = None
+    async with (
+        own_server(where, config, settings) as process,
+        anyio.create_task_group() as group,
+    ):
+
+        async def watch() -> None:
+            await process.wait()
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        try:
+            code = await errand.run()
+        except Exception as error:
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if code is None:
+        raise ServerError("the server died; the same command goes on where it stopped")
+    return code
