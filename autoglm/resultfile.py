@@ -118,7 +118,9 @@ class ResultFile:
         self._file.seek(0)
         ours, end = f'{{"id":"{job}-'.encode(), 0
         for line in self._file:
-            if not (line.startswith(ours) or ours.startswith(line)) and line.strip(b"\0"):
+            torn = end > 0 and not line.endswith(b"\n")  # behind lines of ours, so ours too
+            known = torn or line.startswith(ours) or ours.startswith(line)
+            if not known and line.strip(b"\0"):
                 raise Conflict(
                     f"{self._name} holds what this job did not write;"
                     " give another output, or --fresh to start over",

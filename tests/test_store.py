@@ -204,6 +204,16 @@ async def test_what_is_past_expires_ends_wherever_it_stands(bench: Bench, claime
     assert await bench.record(success(1)) == 0
 
 
+async def test_a_pause_ends_with_the_server_whatever_the_clock_says_then(bench: Bench) -> None:
+    await bench.insert(spec("a"))
+    await bench.claim(1)
+    await bench.record(p.Outcome(1, 1, TaskState.RETRYING, charged=True, retry_in_ms=100))
+    a_day_before = NOW - 86_400_000
+    await bench.write(p.PutBack(None), a_day_before)
+    await bench.write(p.ReleaseDue(), a_day_before)
+    assert await bench.states("a") == ["pending"]
+
+
 # ── cancelling and waiting for others ────────────────────────────────────────────────────────
 
 

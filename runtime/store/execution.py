@@ -89,6 +89,12 @@ def put_back(tx: Transaction, write: PutBack) -> tuple[tuple[int, int], ...]:
         "SELECT seq, attempt, rank FROM task WHERE state = 'running' AND (? IS NULL OR owner = ?)",
         (write.owner, write.owner),
     ).fetchall()
+    if write.owner is None:
+        # Their pauses were measured by a clock that may have jumped since.
+        tx.cx.execute(
+            "UPDATE task SET wake_at = ? WHERE state = 'retrying' AND wake_at > ?",
+            (tx.now_ms, tx.now_ms),
+        )
     gone = [row for row in rows if row[:2] not in write.keep]
     for seq, attempt, rank in gone:
         tx.cx.execute("UPDATE task SET state = 'pending', owner = NULL WHERE seq = ?", (seq,))

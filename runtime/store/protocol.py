@@ -87,7 +87,8 @@ class RecordOutcomes(Write, frozen=True):
 class PutBack(Write, frozen=True):
     """What runs under `owner` (None: anybody) goes back to pending, uncharged, except `keep`.
 
-    Result: the `(seq, attempt)` pairs put back. For when an owner is gone.
+    With None, pauses before a retry are over too. Result: the `(seq, attempt)` pairs put back.
+    For when an owner is gone.
     """
 
     owner: str | None
