@@ -54,6 +54,10 @@ class _Recording(msgspec.Struct, frozen=True):
     flights: tuple[Flight[ClaimedTask], ...]
 
 
+class PutBackFailed(Exception):
+    """What was claimed for a batcher that is gone could not be put back: its successor can't begin."""
+
+
 class BatcherStatistics(Statistics, frozen=True):
     staged: int
     flying: int
@@ -116,16 +120,16 @@ class Batcher(Actor[BatcherMessage]):
         engine.changed = Signal(self.mailbox.bell)
         engine.take_ended()
         for flight in engine.flights():
-            self._dispatched[flight.task.seq] = flight
-            self._deadlines[flight.task.seq] = self._deadline()
             if flight.ended is not None:
                 self._to_record.append(flight)
-            elif flight.alone:
-                self._alone = True
+                continue
+            self._dispatched[flight.task.seq] = flight
+            self._deadlines[flight.task.seq] = self._deadline()
+            self._alone = self._alone or flight.alone
         held = frozenset((flight.task.seq, flight.task.attempt) for flight in engine.flights())
         gone = await ask(self._persister, lambda reply: Commit(PutBack(self.name, held), reply))
         if isinstance(gone, Refused | ActorDied):
-            raise RuntimeError(f"what was claimed for us could not be put back: {gone}")
+            raise PutBackFailed(gone)
         self._void = frozenset(gone)
         self._scheduler.put_nowait(DemandWithdrawn(self.name))
 
@@ -167,9 +171,10 @@ class Batcher(Actor[BatcherMessage]):
     def _on_assigned(self, tasks: tuple[ClaimedTask, ...]) -> None:
         now = self._clock.monotonic()
         self._asked = max(0, self._asked - len(tasks))
-        self._staged += [
-            Staged(task, now) for task in tasks if (task.seq, task.attempt) not in self._void
-        ]
+        fresh = [task for task in tasks if (task.seq, task.attempt) not in self._void]
+        # A new attempt says that an older one was put back, even if we never heard of it.
+        self._on_stopped(tuple(task.seq for task in fresh))
+        self._staged += [Staged(task, now) for task in fresh]
         self._staged.sort(key=lambda staged: staged.order)
 
     def _on_stopped(self, seqs: tuple[int, ...]) -> None:

@@ -26,10 +26,23 @@ STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.02
 
 
+class OwnServer:
+    """The running server."""
+
+    def __init__(self, process: Process, log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    async def wait_ended(self) -> str:
+        """Until it ends by itself; its last words."""
+        await self._process.wait()
+        return _last_words(self._log)
+
+
 @asynccontextmanager
 async def own_server(
     where: Places, config: Path | None, settings: Sequence[str]
-) -> AsyncGenerator[Process]:
+) -> AsyncGenerator[OwnServer]:
     """A server that listens at `where.socket` as long as the context lasts.
 
     Raises UsageError or ServerError with the server's own words when it does not start.
@@ -52,7 +65,7 @@ async def own_server(
         )
     try:
         await _until_listening(process, where.socket, log_path)
-        yield process
+        yield OwnServer(process, log_path)
     finally:
         with anyio.CancelScope(shield=True):
             await _stop(process)
@@ -80,8 +93,7 @@ async def _until_listening(process: Process, socket: Path, log: Path) -> None:
                 await anyio.sleep(_POLL_S)
             else:
                 return
-    words = log.read_text(errors="replace").strip().splitlines()
-    reason = words[-1].removeprefix("autoglm: ") if words else "it said nothing"
+    reason = _last_words(log)
     if process.returncode == UsageError.exit_code:
         raise UsageError(reason)
     raise ServerError(f"the server did not start: {reason}")
@@ -95,3 +107,8 @@ async def _stop(process: Process) -> None:
         return
     process.kill()
     await process.wait()
+
+
+def _last_words(log: Path) -> str:
+    words = log.read_text(errors="replace").strip().splitlines()
+    return words[-1].removeprefix("autoglm: ") if words else "it said nothing"

@@ -97,14 +97,16 @@ async def _with_own_server(
 ) -> int:
     """Run the errand on a server of its own; when that dies, say so at once."""
     code: int | None = None
+    words = ""
     failure: Exception | None = None
     async with (
-        own_server(where, config, settings) as process,
+        own_server(where, config, settings) as server,
         anyio.create_task_group() as group,
     ):
 
         async def watch() -> None:
-            await process.wait()
+            nonlocal words
+            words = await server.wait_ended()
             group.cancel_scope.cancel()
 
         group.start_soon(watch)
@@ -116,5 +118,5 @@ async def _with_own_server(
     if failure is not None:
         raise failure
     if code is None:
-        raise ServerError("the server died; the same command goes on where it stopped")
+        raise ServerError(f"the server ended ({words}); the same command goes on where it stopped")
     return code

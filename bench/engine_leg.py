@@ -24,7 +24,7 @@ from pathlib import Path
 
 from model.models import resolve_model
 from model.processor import decide, read_processor
-from model.vllm import QUIET, engine_arguments
+from model.vllm import QUIET, engine_arguments, engine_environment
 from runtime import config as configuration
 
 KV_CACHE_GIB_OF_DEFAULTS = "2"
@@ -36,7 +36,7 @@ def settings(arguments: list[str]) -> dict:
     config = configuration.load(settings=arguments).engine
     folder = resolve_model(config.model)
     plan = decide(read_processor(), config, json.loads((folder / "config.json").read_text()))
-    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = plan.threads
+    os.environ.update(engine_environment(plan, os.environ))
     return {"model": str(folder), **engine_arguments(config, plan)}
 
 

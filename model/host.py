@@ -45,6 +45,7 @@ from runtime.clock import Clock, SystemClock
 from runtime.config import EngineConfig
 from runtime.mailbox import Bell
 from runtime.process import die_with
+from runtime.supervision import describe
 
 READING_EVERY_S = 0.5
 
@@ -113,7 +114,7 @@ class EngineHost:
             await self._send(Failed(str(error), permanent=True))
             return
         except Exception as error:
-            await self._send(Failed(f"{type(error).__name__}: {error}"))
+            await self._send(Failed(describe(error)))
             raise
         await self._send(Loaded(info))
         while True:

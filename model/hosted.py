@@ -42,7 +42,7 @@ from runtime.clock import Clock
 from runtime.config import EngineConfig
 from runtime.mailbox import Bell, Signal
 from runtime.process import Host
-from runtime.supervision import Escalation, Excused
+from runtime.supervision import Escalation, Excused, Mishap
 
 log = logging.getLogger("autoglm.engine")
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class HostState(StrEnum):
     READY = "ready"
 
 
-class HostDied(Exception):
+class HostDied(Mishap):
     """The host process ended, hung or gave up; the message says what is known."""
 
 
@@ -116,6 +116,8 @@ class HostedEngine(Generic[T]):
         if not self._flying:
             self._progress_at = self._clock.monotonic()
         for flight in flights:
+            known = self._flights.get(flight.request.id)
+            assert known is None or known.ended is not None, "two attempts of one task at once"
             self._flights[flight.request.id] = flight
         self._flying += len(flights)
         self._send(Generate(tuple(flight.request for flight in flights)))

@@ -25,7 +25,7 @@ import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -101,9 +101,13 @@ class VllmEngine:
         if current_platform.is_cpu():
             model = msgspec.json.decode((folder / "config.json").read_bytes())
             plan = decide(read_processor(), self._config, model)
-            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = plan.threads
-        arguments = AsyncEngineArgs(model=str(folder), **engine_arguments(self._config, plan))
-        self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stat_logger])
+            os.environ.update(engine_environment(plan, os.environ))
+        try:
+            arguments = AsyncEngineArgs(model=str(folder), **engine_arguments(self._config, plan))
+            self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stat_logger])
+        except ValueError as error:  # of the model or the settings: no second try can help
+            reason = _one_line(error).partition(" [type=")[0]  # what follows is pydantic's own
+            raise EngineUnavailable(f"vLLM can't run {folder}: {reason}") from error
         self._context = self._engine.model_config.max_model_len
         self._defaults = self._engine.model_config.get_diff_sampling_param()
         return EngineInfo(
@@ -273,6 +277,15 @@ def engine_arguments(config: EngineConfig, plan: Plan | None) -> dict[str, Any]:
     elif config.kv_cache_gib is not None:
         arguments["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
     return arguments
+
+
+def engine_environment(plan: Plan, environ: Mapping[str, str]) -> dict[str, str]:
+    """What vLLM's processes read from their environment on a CPU."""
+    made = {"VLLM_CPU_OMP_THREADS_BIND": plan.threads}
+    preloaded = environ.get("LD_PRELOAD", "")
+    if plan.preload is not None and "omp" not in preloaded:
+        made["LD_PRELOAD"] = f"{plan.preload}:{preloaded}".rstrip(":")
+    return made
 
 
 def plain_chat(messages: tuple[Message, ...]) -> str:

@@ -42,7 +42,13 @@ class Escalation(Exception):
     """A child could not be brought back; the message says which one and its last error."""
 
 
-class Excused(Exception):
+class Mishap(Exception):
+    """Base of failures that are to be expected of the world, such as the death of an engine: one
+    line tells all, where a bug of ours deserves a traceback.
+    """
+
+
+class Excused(Mishap):
     """A failure that says nothing about the child, such as the death of an engine on which a
     suspect was tried alone: it is restarted at once and its breaker does not count it.
     """
@@ -200,7 +206,8 @@ class Supervisor:
         if _find(error, Excused) is None:
             child.breaker.failed(now, self._rng.random())
         child.last_error = describe(error)
-        log.warning("%s failed: %s", child.spec.name, child.last_error, exc_info=error)
+        told = None if _find(error, Mishap) else error
+        log.warning("%s failed: %s", child.spec.name, child.last_error, exc_info=told)
 
 
 def _find(error: BaseException, kind: type[E]) -> E | None:

@@ -17,6 +17,7 @@ from model.processor import (
     read_processor,
     request_bytes,
 )
+from model.vllm import engine_environment
 from runtime.config import EngineConfig
 
 TWO_CORES_WITH_HYPERTHREADS = """\
@@ -141,3 +142,15 @@ def test_this_machine_can_be_read() -> None:
     assert processor.flags
     assert processor.cores
     assert processor.free_bytes > 0
+
+
+def test_intels_openmp_is_loaded_where_it_is_installed() -> None:
+    processor = Processor(AMX, (0, 1), GIB, openmp="/lib/libiomp5.so")
+    made = decide(processor, EngineConfig(), SMOLLM2)
+    assert made.preload == "/lib/libiomp5.so"
+    assert plan().preload is None
+    assert engine_environment(made, {"LD_PRELOAD": "/a.so"}) == {
+        "VLLM_CPU_OMP_THREADS_BIND": "0,1",
+        "LD_PRELOAD": "/lib/libiomp5.so:/a.so",
+    }
+    assert "LD_PRELOAD" not in engine_environment(made, {"LD_PRELOAD": "/lib/libgomp.so.1"})

@@ -36,6 +36,7 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
     for row in rows.values():
         found += _wrong_with_task(row, plan, history)
     found += _wrong_with_events(cx, rows)
+    found += _wrong_with_chains(rows, history)
     found += _wrong_with_answers(cx, history)
     for job in history.lines:
         found += _wrong_with_job(job, history)
@@ -59,9 +60,7 @@ def _wrong_with_task(row: Row, plan: Plan, history: History) -> Iterator[str]:
         yield f"{row.id} is {row.state} and its result is {row.text!r}"
     if row.text is not None and row.text != expected_text(prompt, plan.tokens):
         yield f"{row.id}: wrong answer {row.text!r} to {prompt!r}"
-    if row.state is TaskState.CANCELLED and row.id not in history.cancelled:
-        yield f"{row.id} is cancelled and nobody asked for it"
-    if row.state is TaskState.EXPIRED:
+    if row.state is TaskState.EXPIRED and row.id not in history.expires_at:
         yield f"{row.id} expired and has no time to"
     failures = next((count for mark, count in FAILING.items() if mark in prompt), 0)
     failures = 1 if any(mark in prompt for mark in POISON) else failures
@@ -69,6 +68,17 @@ def _wrong_with_task(row: Row, plan: Plan, history: History) -> Iterator[str]:
         yield f"{row.id} ({prompt!r}) was charged {row.failures} failures: {row.error}"
     if row.state is TaskState.DEAD and row.failures < max(1, failures):
         yield f"{row.id} ({prompt!r}) is dead after {row.failures} failures: {row.error}"
+
+
+def _wrong_with_chains(rows: dict[str, Row], history: History) -> Iterator[str]:
+    """A task runs after those it waits for have succeeded, and ends with those that did not."""
+    for row in rows.values():
+        upstream = [rows[id].state for id in history.after.get(row.id, ()) if id in rows]
+        held_up = any(state is not TaskState.SUCCEEDED for state in upstream)
+        if held_up and row.attempt:
+            yield f"{row.id} ran, but waits for what is {upstream}"
+        if row.state is TaskState.CANCELLED and row.id not in history.cancelled and not held_up:
+            yield f"{row.id} is cancelled and nobody asked for it"
 
 
 def _wrong_with_events(cx: sqlite3.Connection, rows: dict[str, Row]) -> Iterator[str]:

@@ -5,19 +5,23 @@ Everybody repeats what is unsure, some cancel, some stream, some hand in files l
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
+import anyio.abc
+import msgspec
 
 from autoglm import wire
 from autoglm.client import Client
 from autoglm.errors import AutoGLMError
 from autoglm.retry import Patience
 from autoglm.session import AWAY
-from autoglm.types import Answer, Message, Sampling, TaskSpec
+from autoglm.types import Answer, Message, Sampling, TaskSpec, TaskState
+from tests.simulation.net import Network
 from tests.simulation.plan import Errand, Plan
 from tests.simulation.world import Universe
 
@@ -41,6 +45,9 @@ class History:
         self.prompts: dict[str, str] = {}
         """Of every task that was handed in, by id."""
         self.errands: dict[str, Errand] = {}
+        self.after: dict[str, tuple[str, ...]] = {}
+        """What a task has to wait for."""
+        self.expires_at: dict[str, int] = {}
         self.acknowledged: dict[str, str] = {}
         """Ids that the server said it has, and the state it said first."""
         self.answers: dict[str, Answer] = {}
@@ -94,6 +101,8 @@ class Person:
 
     async def _run(self, client: Client, errand: Errand) -> None:
         match errand.how:
+            case "look":
+                await self._look(client)
             case "submit":
                 await self._submit(client, errand)
             case "cancel":
@@ -106,7 +115,11 @@ class Person:
                 await self._job(client, errand)
 
     async def _submit(self, client: Client, errand: Errand) -> None:
-        specs = [self._spec(client, errand, prompt) for prompt in errand.prompts]
+        specs: list[TaskSpec] = []
+        chained = self._rng.random() < 0.3
+        for prompt in errand.prompts:
+            after = (specs[-1].id,) if specs and chained else ()
+            specs.append(self._spec(client, errand, prompt, after=after))
         message = wire.Submit(0, tuple(specs))
         for _ in range(self._rng.choice([1, 1, 2])):
             reply = await self._insist(lambda: client.session.call(message, wire.Submitted))
@@ -115,6 +128,29 @@ class Person:
                     self._history.complain(f"{spec.id} was handed in, told {accepted}")
                 else:
                     self._history.acknowledged.setdefault(spec.id, accepted.task.state.value)
+        await self._hand_in_a_twin(client, specs[0])
+
+    async def _hand_in_a_twin(self, client: Client, spec: TaskSpec) -> None:
+        """The same key and content under another id is the same task."""
+        if spec.key is None:
+            return
+        twin = msgspec.structs.replace(spec, id=self._ids.mint())
+        reply = await self._insist(
+            lambda: client.session.call(wire.Submit(0, (twin,)), wire.Submitted)
+        )
+        (accepted,) = reply.tasks
+        if accepted.task is None or accepted.task.id != spec.id or not accepted.duplicate:
+            self._history.complain(f"the twin of {spec.id} was told {accepted}")
+
+    async def _look(self, client: Client) -> None:
+        status = await self._insist(client.status)
+        tasks = await self._insist(client.list)
+        if sum(status.tasks.values()) > len(self._history.prompts) or any(
+            count < 0 for count in status.tasks.values()
+        ):
+            self._history.complain(f"miscounted: {status.tasks}")
+        if unknown := [task.id for task in tasks if task.id not in self._history.prompts]:
+            self._history.complain(f"listed and never handed in: {unknown}")
 
     async def _cancel(self, client: Client, errand: Errand) -> None:
         ids = [id for id, each in self._history.errands.items() if each is errand]
@@ -205,9 +241,20 @@ class Person:
             done = reply.done
 
     def _spec(
-        self, client: Client, errand: Errand, prompt: str, *, stream: bool = False
+        self,
+        client: Client,
+        errand: Errand,
+        prompt: str,
+        *,
+        stream: bool = False,
+        after: tuple[str, ...] = (),
     ) -> TaskSpec:
         id = self._ids.mint()
+        self._history.after[id] = after
+        expires_at = None
+        if self._rng.random() < 0.05:
+            expires_at = self._ids.now_ms() + self._rng.choice([0, 50, 1000])
+            self._history.expires_at[id] = expires_at
         self._history.prompts[id] = prompt
         self._history.errands[id] = errand
         return TaskSpec(
@@ -216,6 +263,9 @@ class Person:
             sampling=Sampling(),
             tenant=client.session.tenant or "default",
             priority=self._rng.randrange(10),
+            key=id if self._rng.random() < 0.1 else None,
+            after=after,
+            expires_at=expires_at,
             stream=stream or self._rng.random() < 0.1,
         )
 
@@ -229,3 +279,61 @@ class Person:
             except AutoGLMError as error:
                 self._history.complain(f"{self._name} was refused: {error!r}")
                 raise
+
+
+class Vandal:
+    """A client that breaks the protocol in every way it knows; it must harm only itself."""
+
+    def __init__(self, universe: Universe, network: Network) -> None:
+        self._rng = universe.rng("vandal")
+        self._network = network
+
+    async def live(self) -> None:
+        for _ in range(self._rng.randint(1, 6)):
+            await anyio.sleep(self._rng.uniform(0, 0.5))
+            with contextlib.suppress(
+                OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream
+            ):
+                stream = await self._network.connect(SOCKET)
+                with anyio.move_on_after(self._rng.uniform(0, 2)):
+                    await self._act(stream)
+                await stream.aclose()
+
+    async def _act(self, stream: anyio.abc.ByteStream) -> None:
+        rng = self._rng
+        if rng.random() < 0.8:
+            await stream.send(wire.encode_frame(wire.Hello(1)))
+        for rid in range(2, rng.choice([2, 5, 400])):
+            await stream.send(wire.encode_frame(self._request(rid)))
+        await stream.send(rng.choice(_GARBAGE) + rng.randbytes(rng.randrange(40)))
+        if rng.random() < 0.5:
+            await stream.receive()
+        await anyio.sleep_forever()
+
+    def _request(self, rid: int) -> wire.Request:
+        extreme = self._rng.choice([0, -1, 2**63, 2**64 - 1])
+        return self._rng.choice(
+            [
+                wire.ListTasks(rid, tuple(TaskState) * 5000, before=extreme, limit=extreme),
+                wire.GetEvents(rid, extreme, limit=extreme),
+                wire.GetJobLines(rid, "no job", extreme),
+                wire.Submit(rid, (TaskSpec("x" * 26, prompt="", expires_at=extreme),) * 2),
+                wire.SubmitLines(rid, "no job", (wire.JobLine(extreme),), last=True),
+                wire.Get(rid, "nothing", wait=True),
+                wire.GetStatus(rid),
+                wire.Forget(rid, rid - 1),
+                wire.Cancel(rid, ("nothing",) * 100, job="nothing"),
+                wire.OpenJob(rid, "", fresh=True),
+            ]
+        )
+
+
+_GARBAGE = (
+    b"",
+    b"\xff\xff\xff\xff",
+    b"\x00\x00\x00\x01\xc1",
+    b"\x00\x00\x00\x10\x83\xa4type\xa3get\xa3rid\x01\xa2id\xa1\xff",
+    (b"\x82\xa4type\xa3get\xa1x" + b"\x91" * 5000).join((b"\x00\x00\x13\x93", b"")),
+    wire.encode_frame(wire.Hello(7, protocol=99)),
+    wire.encode_frame(wire.GetStatus(0)),
+)

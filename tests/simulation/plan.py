@@ -49,6 +49,7 @@ class Plan:
         self.store_delay_s = rng.choice([0.0005, 0.003, 0.003, 0.1])
         self.net_delay_s = rng.choice([0.0001, 0.005, 0.05])
         self.clock_jumps = (-86_400, -3_600, 0, 0, 3_600, 86_400)
+        self.vandal = rng.random() < 0.2
         self.people = [f"person-{number}" for number in range(1, rng.randint(1, 3) + 1)]
         self.tokens = rng.choice(OUTPUT_TOKENS)
         self.config = Config(
@@ -87,10 +88,9 @@ class Plan:
     def _errands_of(self, who: str) -> Iterator[Errand]:
         rng = self._rng
         for number in range(rng.randint(1, 5)):
-            how = rng.choice(["submit", "submit", "submit", "cancel", "stream", "job"])
-            prompts = [
-                f"{who} {number} {place}{self._mark()}" for place in range(rng.choice([1, 2, 6]))
-            ]
+            how = rng.choice(["submit", "submit", "submit", "cancel", "stream", "job", "look"])
+            count = 0 if how == "look" else rng.choice([1, 2, 6])
+            prompts = [f"{who} {number} {place}{self._mark()}" for place in range(count)]
             yield Errand(who, number, how, prompts)
 
     def _mark(self) -> str:

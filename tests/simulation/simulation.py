@@ -17,19 +17,22 @@ import msgspec
 
 from actors import batcher, frontdoor, monitor, persister, reader, scheduler
 from actors.tree import Identity, Tree, World
+from runtime import supervision
 from runtime.mailbox import Mailbox
 from tests.simulation.check import violations
 from tests.simulation.disk import Mishaps, SimulatedStore
 from tests.simulation.engines import EngineRoom
 from tests.simulation.loop import Deadlock, Process, StepsExceeded, run_virtually
 from tests.simulation.net import Network
-from tests.simulation.people import History, Person
+from tests.simulation.people import History, Person, Vandal
 from tests.simulation.plan import POISON, Plan
 from tests.simulation.world import Universe
 
 LIVENESS_S = 600
 """Virtual time within which everything must be answered."""
 RESTARTS_MAX = 200
+PLANTED = ("InjectedFault", "StoreError", "HostDied", "Excused", "PutBackFailed")
+"""What children may fail of: faults of ours, and what follows from them."""
 CAPACITIES = (
     (persister, "ENGINE_LANE_CAPACITY"),
     (persister, "INTAKE_CAPACITY"),
@@ -84,6 +87,7 @@ class _Simulation:
         self._mishaps = Mishaps(universe, plan.raises, plan.refusals)
         self._engines = EngineRoom(universe, plan.net_delay_s)
         self._engine_faults = 0
+        self._own_failures: list[str] = []
         self._starts = 0
         self._drains = plan.drains
         self._kills = plan.server_kills
@@ -105,6 +109,7 @@ class _Simulation:
         store = self._open_last()
         found += violations(store.cx, self.plan, self._history)
         found += self._too_many_engines()
+        found += self._own_failures
         (tasks,) = store.cx.execute("SELECT count(*) FROM task").fetchone()
         store.discard()
         universe = self.universe
@@ -122,6 +127,8 @@ class _Simulation:
             async with anyio.create_task_group() as group:
                 for person in people:
                     group.start_soon(person.live)
+                if plan.vandal:
+                    group.start_soon(Vandal(self.universe, self._network).live)
                 await self._break_engines()
         self._over = True
 
@@ -216,11 +223,19 @@ class _Simulation:
             if self.plan.tight:
                 for module, name in CAPACITIES:
                     stack.enter_context(patch.object(module, name, 1))
+            stack.enter_context(patch.object(supervision, "log", self))
             stack.enter_context(patch.object(anyio, "connect_unix", self._network.connect))
             for name in ("put", "drain"):
                 original = getattr(Mailbox, name)
                 stack.enter_context(patch.object(Mailbox, name, self._struck(original)))
             yield
+
+    def warning(self, _: str, name: str, what: str, exc_info: BaseException) -> None:
+        """In place of the supervisors' log: nobody fails for reasons of his own."""
+        self.universe.note(name, "failed:", what)
+        if self.universe.loop.is_running() and not what.startswith(PLANTED):
+            self._own_failures.append(f"{name} failed: {what}")
+            self.universe.problems.append(exc_info)
 
     def _struck(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def call(mailbox: Mailbox[Any], *args: Any) -> Any:
