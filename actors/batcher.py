@@ -13,6 +13,7 @@ the successor starts.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, assert_never
 
 import msgspec
@@ -55,7 +56,7 @@ class _Recording(msgspec.Struct, frozen=True):
 
 
 class PutBackFailed(Exception):
-    """What was claimed for a batcher that is gone could not be put back: its successor can't begin."""
+    """What was claimed for our predecessor could not be put back, so we can't begin."""
 
 
 class BatcherStatistics(Statistics, frozen=True):
@@ -70,9 +71,15 @@ class Totals:
     """What was sent since the server started; outlives the batcher's instances."""
 
     def __init__(self) -> None:
+        self._terms = 0
         self.batches = 0
         self.requests = 0
         self.triggers: Counter[str] = Counter()
+
+    def new_term(self) -> int:
+        """A number for one instance of the batcher."""
+        self._terms += 1
+        return self._terms
 
 
 class Batcher(Actor[BatcherMessage]):
@@ -112,8 +119,7 @@ class Batcher(Actor[BatcherMessage]):
         self._alone = False
         """Whether what flies is one suspect that must stay alone."""
         self._draining = False
-        self._void: frozenset[tuple[int, int]] = frozenset()
-        """`(task, attempt)` put back at our start: an assignment under way to us is void."""
+        self._term = totals.new_term()
 
     async def on_start(self) -> None:
         engine = self._engine
@@ -127,16 +133,14 @@ class Batcher(Actor[BatcherMessage]):
             self._deadlines[flight.task.seq] = self._deadline()
             self._alone = self._alone or flight.alone
         held = frozenset((flight.task.seq, flight.task.attempt) for flight in engine.flights())
-        gone = await ask(self._persister, lambda reply: Commit(PutBack(self.name, held), reply))
-        if isinstance(gone, Refused | ActorDied):
-            raise PutBackFailed(gone)
-        self._void = frozenset(gone)
-        self._scheduler.put_nowait(DemandWithdrawn(self.name))
+        done = await ask(self._persister, lambda reply: Commit(PutBack(self.name, held), reply))
+        if isinstance(done, Refused | ActorDied):
+            raise PutBackFailed(done)
 
     def handle(self, message: BatcherMessage) -> None:
         match message:
-            case TasksAssigned(tasks):
-                self._on_assigned(tasks)
+            case TasksAssigned(term, tasks):
+                self._on_assigned(term, tasks)
             case TasksStopped(seqs):
                 self._on_stopped(seqs)
             case Drain():
@@ -168,13 +172,14 @@ class Batcher(Actor[BatcherMessage]):
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────
 
-    def _on_assigned(self, tasks: tuple[ClaimedTask, ...]) -> None:
+    def _on_assigned(self, term: int, tasks: tuple[ClaimedTask, ...]) -> None:
+        if term != self._term:
+            # Meant for our predecessor: put back when we began, or by this, or both.
+            self._give_back(tasks)
+            return
         now = self._clock.monotonic()
         self._asked = max(0, self._asked - len(tasks))
-        fresh = [task for task in tasks if (task.seq, task.attempt) not in self._void]
-        # A new attempt says that an older one was put back, even if we never heard of it.
-        self._on_stopped(tuple(task.seq for task in fresh))
-        self._staged += [Staged(task, now) for task in fresh]
+        self._staged += [Staged(task, now) for task in tasks]
         self._staged.sort(key=lambda staged: staged.order)
 
     def _on_stopped(self, seqs: tuple[int, ...]) -> None:
@@ -219,11 +224,14 @@ class Batcher(Actor[BatcherMessage]):
         """What the engine has not begun is for whoever has an engine first."""
         if self._asked and self._scheduler.put_nowait(DemandWithdrawn(self.name)):
             self._asked = 0
-        for task in (staged.task for staged in self._staged):
+        self._give_back([staged.task for staged in self._staged])
+        self._staged = []
+
+    def _give_back(self, tasks: Sequence[ClaimedTask]) -> None:
+        for task in tasks:
             flight = Flight(_request(task), task)
             flight.ended = Completion(task.id, task.attempt, error=HANDED_BACK)
             self._to_record.append(flight)
-        self._staged = []
 
     def _dispatch(self) -> None:
         engine, now = self._engine, self._clock.monotonic()
@@ -266,7 +274,7 @@ class Batcher(Actor[BatcherMessage]):
         want = target - len(self._staged) - self._engine.flying - self._asked
         if want <= 0:
             return
-        if self._scheduler.put_nowait(WantTasks(self.name, want)):
+        if self._scheduler.put_nowait(WantTasks(self.name, self._term, want)):
             self._asked += want
         else:
             self._alarm.no_later_than(self._clock.monotonic() + PATIENCE_S)

@@ -48,21 +48,24 @@ class TasksReady(msgspec.Struct, frozen=True):
 
 
 class DemandWithdrawn(msgspec.Struct, frozen=True):
-    """A batcher begins anew, or its engine is down: whatever it had asked for is void."""
+    """A batcher's engine is down: whatever it had asked for is void."""
 
     batcher: str
 
 
 class WantTasks(msgspec.Struct, frozen=True):
-    """A batcher has room for so many more."""
+    """A batcher has room for so many more. What it wanted in an earlier term is void."""
 
     batcher: str
+    term: int
+    """Tells the instances of a batcher apart."""
     count: int
 
 
 class TasksAssigned(msgspec.Struct, frozen=True):
     """Claimed for this batcher, after the commit. Fewer than `wanted` when some were gone."""
 
+    term: int
     tasks: tuple[ClaimedTask, ...]
 
 

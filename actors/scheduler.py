@@ -13,6 +13,7 @@ anew. Tasks claimed in its last moments are put back by their batcher, which mis
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, assert_never, cast
 
 import msgspec
@@ -46,6 +47,7 @@ class _Claim(msgspec.Struct, frozen=True):
     """What a claim's answer belongs to."""
 
     batcher: str
+    term: int
     count: int
 
 
@@ -77,17 +79,21 @@ class Scheduler(Actor[SchedulerMessage]):
         self._window = Window()
         self._demand: dict[str, int] = dict.fromkeys(batchers, 0)
         """What each batcher has room for and we have not claimed yet."""
+        self._terms: dict[str, int] = dict.fromkeys(batchers, 0)
+        """The instance of each batcher that the demand is of."""
         self._claiming = 0
-        self._undelivered: dict[str, list[ClaimedTask]] = {}
-        """Claimed for a batcher whose mailbox was full."""
+        self._undelivered: dict[str, deque[TasksAssigned]] = {name: deque() for name in batchers}
+        """Claimed, and not in the batcher's mailbox yet, which may be full."""
         self._draining = False
 
     def handle(self, message: SchedulerMessage) -> None:
         match message:
             case TasksReady(keys):
                 self._window.arrived(keys)
-            case WantTasks(batcher, count):
-                self._demand[batcher] += count
+            case WantTasks(batcher, term, count):
+                earlier = self._demand[batcher] if term == self._terms[batcher] else 0
+                self._terms[batcher] = term
+                self._demand[batcher] = earlier + count
             case DemandWithdrawn(batcher):
                 self._demand[batcher] = 0
             case Drain():
@@ -116,7 +122,7 @@ class Scheduler(Actor[SchedulerMessage]):
         for batcher in sorted(self._demand, key=self._demand.__getitem__, reverse=True):
             while (count := min(self._demand[batcher], len(self._window), CLAIM_MAX)) > 0:
                 keys = self._window.take(count)
-                reply = self.mailbox.reserve(_Claim(batcher, count))
+                reply = self.mailbox.reserve(_Claim(batcher, self._terms[batcher], count))
                 if reply is None:
                     self._window.arrived(keys)
                     return
@@ -127,22 +133,24 @@ class Scheduler(Actor[SchedulerMessage]):
         self._refill()
 
     def _on_claimed(self, claim: _Claim, answer: object) -> None:
-        self._claiming -= claim.count
+        self._claiming = max(0, self._claiming - claim.count)
+        tasks: tuple[ClaimedTask, ...] = ()
         if isinstance(answer, Refused | ActorDied):
             # Whether the claim stands is unknown: the batcher's next look at the store tells.
             self._window.lost_count()
-            self._demand[claim.batcher] += claim.count
-            return
-        tasks = cast("tuple[ClaimedTask, ...]", answer)
-        self._demand[claim.batcher] += claim.count - len(tasks)
-        self._undelivered.setdefault(claim.batcher, []).extend(tasks)
+        else:
+            tasks = cast("tuple[ClaimedTask, ...]", answer)
+        if claim.term == self._terms[claim.batcher]:
+            self._demand[claim.batcher] += claim.count - len(tasks)
+        if tasks:
+            self._undelivered[claim.batcher].append(TasksAssigned(claim.term, tasks))
 
     def _deliver(self) -> None:
-        for batcher, tasks in self._undelivered.items():
-            if tasks and not self._batchers[batcher].put_nowait(TasksAssigned(tuple(tasks))):
+        for batcher, assignments in self._undelivered.items():
+            while assignments and self._batchers[batcher].put_nowait(assignments[0]):
+                assignments.popleft()
+            if assignments:
                 self._try_again()
-            else:
-                self._undelivered[batcher] = []
 
     def _refill(self) -> None:
         if not self._window.wants_refill():

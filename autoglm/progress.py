@@ -60,7 +60,7 @@ def _bar(now_s: Callable[[], float]) -> Generator[Report]:
     from rich.console import Console  # noqa: PLC0415
 
     columns = (
-        rich.TextColumn("answering"),
+        rich.TextColumn("{task.description}"),
         rich.BarColumn(),
         rich.MofNCompleteColumn(),
         rich.TextColumn("[red]{task.fields[failed]} failed"),
@@ -69,12 +69,13 @@ def _bar(now_s: Callable[[], float]) -> Generator[Report]:
     )
     began = now_s()
     with rich.Progress(*columns, console=Console(stderr=True), get_time=now_s) as bar:
-        task = bar.add_task("", total=None, failed=0, rate=0.0)
+        task = bar.add_task("loading the model", total=None, failed=0, rate=0.0)
 
         def report(progress: Progress) -> None:
             seconds = now_s() - began
             bar.update(
                 task,
+                description="answering" if progress.tokens else "loading the model",
                 total=progress.total,
                 completed=progress.answered + progress.failed,
                 failed=progress.failed,

@@ -4,7 +4,7 @@
 text of a /proc/cpuinfo. Whatever the configuration names wins over every rule.
 
 The rules follow from tokens/s of SmolLM2 on two cores with AMX (64 slots, GSM8K prompts, 64 tokens
-each, medians of 4 or 5 runs that took turns, other programs using part of the machine):
+each, medians of 3 to 5 runs that took turns, other programs using part of the machine):
 
     number format   bfloat16 698, float32 265. Without AMX it is the other way round: float32
                     208 to 252, bfloat16 169 to 186, on two cores of another machine.

@@ -22,7 +22,7 @@ from autoglm.retry import Patience
 from autoglm.session import AWAY
 from autoglm.types import Answer, Message, Sampling, TaskSpec, TaskState
 from tests.simulation.net import Network
-from tests.simulation.plan import Errand, Plan
+from tests.simulation.plan import HANG, Errand, Plan
 from tests.simulation.world import Universe
 
 T = TypeVar("T")
@@ -252,7 +252,7 @@ class Person:
         id = self._ids.mint()
         self._history.after[id] = after
         expires_at = None
-        if self._rng.random() < 0.05:
+        if self._rng.random() < 0.05 and HANG not in prompt:
             expires_at = self._ids.now_ms() + self._rng.choice([0, 50, 1000])
             self._history.expires_at[id] = expires_at
         self._history.prompts[id] = prompt
@@ -317,7 +317,7 @@ class Vandal:
                 wire.ListTasks(rid, tuple(TaskState) * 5000, before=extreme, limit=extreme),
                 wire.GetEvents(rid, extreme, limit=extreme),
                 wire.GetJobLines(rid, "no job", extreme),
-                wire.Submit(rid, (TaskSpec("x" * 26, prompt="", expires_at=extreme),) * 2),
+                wire.Submit(rid, (TaskSpec("x" * 26, prompt="", expires_at=extreme or -1),) * 2),
                 wire.SubmitLines(rid, "no job", (wire.JobLine(extreme),), last=True),
                 wire.Get(rid, "nothing", wait=True),
                 wire.GetStatus(rid),

@@ -230,7 +230,7 @@ class _Simulation:
                 stack.enter_context(patch.object(Mailbox, name, self._struck(original)))
             yield
 
-    def warning(self, _: str, name: str, what: str, exc_info: BaseException) -> None:
+    def warning(self, _: str, name: str, what: str, exc_info: Exception) -> None:
         """In place of the supervisors' log: nobody fails for reasons of his own."""
         self.universe.note(name, "failed:", what)
         if self.universe.loop.is_running() and not what.startswith(PLANTED):

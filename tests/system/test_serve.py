@@ -191,6 +191,30 @@ def test_wrong_usage_is_one_line_and_exit_2(
     assert words in one_line(refused.stderr)
 
 
+def test_a_prompt_too_long_for_the_model_ends_with_the_reason(tmp_path: Path) -> None:
+    with Server(tmp_path, *INSTANT, "--set", "engine.max_model_len=8") as server:
+        refused = server.ask("submit", "word " * 50, "--wait")
+    assert refused.returncode == 1
+    assert "prompt_too_long" in refused.stderr.splitlines()[-1]
+
+
+def test_a_data_folder_that_can_t_be_made_is_refused() -> None:
+    refused = autoglm("serve", *INSTANT, "--data-dir", "/proc/autoglm")
+    assert refused.returncode == 2
+    assert "--data-dir" in one_line(refused.stderr)
+
+
+def test_a_model_that_vllm_can_t_run_ends_the_server_with_the_reason(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    model = ("--model", str(tmp_path / "model"))
+    ended = autoglm("serve", *model, "--data-dir", str(tmp_path / "data"), timeout=90)
+    assert ended.returncode == 1
+    assert "vLLM can't run" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_no_server_at_the_socket_is_one_line_and_exit_3(tmp_path: Path) -> None:
     refused = autoglm("status", "--data-dir", str(tmp_path))
     assert refused.returncode == 3

@@ -1,0 +1,125 @@
+"""Admission: what is no task is refused with the field's name, and nothing else is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.policy.admission import (
+    NAME_CHARACTERS_MAX,
+    STOPS_MAX,
+    TIME_MS_MAX,
+    check_line,
+    check_task,
+)
+from autoglm.errors import InvalidRequest
+from autoglm.types import ErrorInfo, Message, Sampling, TaskSpec
+from autoglm.wire import JobLine
+
+ID = "0" * 26
+
+
+def spec(**changes: Any) -> TaskSpec:
+    return msgspec.structs.replace(TaskSpec(ID, prompt="hello"), **changes)
+
+
+def sampling(**changes: Any) -> TaskSpec:
+    return spec(sampling=Sampling(**changes))
+
+
+def test_a_plain_task_is_taken_as_it_is() -> None:
+    assert check_task(spec(), None) == spec()
+
+
+def test_a_bound_connection_makes_every_task_its_tenants() -> None:
+    assert check_task(spec(tenant="other"), "mine").tenant == "mine"
+
+
+@pytest.mark.parametrize(
+    ("task", "named"),
+    [
+        (spec(id=""), "id"),
+        (spec(id="0" * 27), "id"),
+        (spec(id="-" * 26), "id"),
+        (spec(priority=-1), "priority"),
+        (spec(priority=10), "priority"),
+        (spec(prompt=None), "messages or a prompt"),
+        (spec(messages=(Message("user", "x"),)), "messages or a prompt"),
+        (spec(tenant=""), "tenant"),
+        (spec(queue="q" * (NAME_CHARACTERS_MAX + 1)), "queue"),
+        (spec(key=""), "key"),
+        (spec(kind=""), "kind"),
+        (spec(deadline_at=-1), "deadline_at"),
+        (spec(expires_at=2**63), "expires_at"),
+        (sampling(max_tokens=0), "max_tokens"),
+        (sampling(min_tokens=-1), "min_tokens"),
+        (sampling(temperature=-0.1), "temperature"),
+        (sampling(temperature=float("nan")), "temperature"),
+        (sampling(top_p=1.1), "top_p"),
+        (sampling(min_p=float("nan")), "min_p"),
+        (sampling(presence_penalty=2.1), "presence_penalty"),
+        (sampling(frequency_penalty=-2.1), "frequency_penalty"),
+        (sampling(stop=("",)), "stop"),
+        (sampling(stop=("x",) * (STOPS_MAX + 1)), "stop"),
+    ],
+)
+def test_what_is_wrong_is_named(task: TaskSpec, named: str) -> None:
+    with pytest.raises(InvalidRequest, match=named):
+        check_task(task, None)
+
+
+def test_a_bad_line_becomes_a_failed_one() -> None:
+    checked = check_line(JobLine(7, "custom", task=spec(priority=10)), None)
+    assert (checked.line, checked.custom_id, checked.task) == (7, "custom", None)
+    assert checked.error is not None
+    assert checked.error.code == "invalid_request"
+
+
+def test_a_line_that_failed_before_stays_as_it_is() -> None:
+    line = JobLine(7, error=ErrorInfo("bad_json", "no"))
+    assert check_line(line, None) is line
+
+
+NUMBERS = st.none() | st.integers(-(2**63), 2**64 - 1)
+FLOATS = st.none() | st.floats()
+
+
+@given(
+    st.builds(
+        TaskSpec,
+        id=st.text(max_size=30) | st.just(ID),
+        messages=st.lists(st.builds(Message, st.text(), st.text()), max_size=2).map(tuple),
+        prompt=st.none() | st.text(),
+        sampling=st.builds(
+            Sampling,
+            max_tokens=NUMBERS,
+            min_tokens=NUMBERS,
+            temperature=FLOATS,
+            top_p=FLOATS,
+            min_p=FLOATS,
+            presence_penalty=FLOATS,
+            frequency_penalty=FLOATS,
+            stop=st.lists(st.text(), max_size=20).map(tuple),
+        ),
+        tenant=st.text(max_size=3),
+        priority=st.integers(-(2**63), 2**64 - 1),
+        key=st.none() | st.text(max_size=3),
+        deadline_at=NUMBERS,
+        expires_at=NUMBERS,
+    ),
+    st.none() | st.just("mine"),
+)
+def test_every_task_is_taken_or_refused_with_a_sentence(task: TaskSpec, tenant: str | None) -> None:
+    try:
+        taken = check_task(task, tenant)
+    except InvalidRequest:
+        return
+    else:
+        assert 0 <= taken.priority <= 9
+        assert all(
+            at is None or 0 <= at <= TIME_MS_MAX for at in (taken.deadline_at, taken.expires_at)
+        )

@@ -1,0 +1,118 @@
+"""The configuration: every key has a default, and what is wrong is said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoglm.errors import ConfigError
+from runtime.config import Config, load
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "autoglm.yaml"
+    path.write_text(text)
+    return path
+
+
+def refusal(*settings: str, file: Path | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(file, settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_nothing_given_is_all_defaults() -> None:
+    assert load() == Config()
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    assert load(write(tmp_path, "")) == Config()
+
+
+def test_later_settings_win_over_earlier_ones_and_over_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "batch: {window_ms: 1, max_size: 4}\n")
+    config = load(file, ["batch.window_ms=2", "batch.window_ms=3"])
+    assert (config.batch.window_ms, config.batch.max_size) == (3, 4)
+
+
+def test_a_value_is_read_as_yaml_reads_it() -> None:
+    config = load(settings=["engine.kind=simulated", "engine.threads='0'", "engine.compile=true"])
+    assert (config.engine.kind, config.engine.threads, config.engine.compile) == (
+        *("simulated", "0", True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("batch.windwo_ms=1", "did you mean batch.window_ms?"),
+        ("btach.window_ms=1", "did you mean batch?"),
+        ("zzz=1", "known here: batch, engine, retry, scheduler"),
+        ("batch.window_ms=-1", "batch.window_ms: expected"),
+        ("engine.max_num_seqs=0", "engine.max_num_seqs: expected"),
+        ("engine.kind=llama", "engine.kind: invalid"),
+        ("batch=5", "batch: expected"),
+        ("batch.window_ms.x=5", "batch.window_ms"),
+        ("batch.window_ms", "expected key.path=value"),
+        ("=5", "expected key.path=value"),
+        ("a..b=5", "expected key.path=value"),
+        ("queues.x=1", "not available in this version yet"),
+        ("scheduler.policy=mlfq", "not available in this version yet"),
+    ],
+)
+def test_a_wrong_setting_is_named(setting: str, said: str) -> None:
+    assert said in refusal(setting)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1, 2]", "expected keys and values"),
+        ("{a: [", "is not YAML"),
+        ("engine: {model: [1]}", "engine.model: expected"),
+        ("1: 2", "unknown configuration key 1"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    assert said in refusal(file=write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "No such file" in refusal(file=tmp_path / "none.yaml")
+
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(["engine", "batch", "scheduler", "retry", "queues", "x"])
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=4))
+def test_any_tree_is_a_configuration_or_refused_in_one_line(tree: dict[str, Any]) -> None:
+    settings = [f"{key}={msgspec.json.encode(value).decode()}" for key, value in tree.items()]
+    try:
+        load(settings=settings)
+        said = "taken"
+    except ConfigError as error:
+        said = str(error)
+    assert said
+    assert "\n" not in said
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_setting_or_refused_in_one_line(text: str) -> None:
+    try:
+        load(settings=[text])
+        said = "taken"
+    except ConfigError as error:
+        said = str(error)
+    assert said
