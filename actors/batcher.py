@@ -113,7 +113,6 @@ class Batcher(Actor[BatcherMessage]):
         self._deadlines: dict[int, float] = {}
         """When an attempt has taken too long, by task number, in the same order."""
         self._to_record: list[Flight[ClaimedTask]] = []
-        self._recording = 0
         self._asked = 0
         """Tasks asked of the scheduler that have not come."""
         self._alone = False
@@ -189,7 +188,6 @@ class Batcher(Actor[BatcherMessage]):
         self._engine.abort([flight.request.id for flight in flights])
 
     def _on_recorded(self, recording: _Recording, answer: object) -> None:
-        self._recording -= 1
         if isinstance(answer, Refused | ActorDied):
             self._to_record += recording.flights
             self._alarm.no_later_than(self._clock.monotonic() + PATIENCE_S)
@@ -289,7 +287,6 @@ class Batcher(Actor[BatcherMessage]):
             return
         retry, draw = self._config.retry, self._rng.random
         outcomes = tuple(outcome(flight, retry, draw()) for flight in flights)
-        self._recording += 1
         await self._persister.put(Commit(RecordOutcomes(outcomes), reply))
 
     def _deadline(self) -> float:

@@ -66,6 +66,8 @@ class Connection:
     async def serve(self) -> None:
         """Until the client leaves or breaks the protocol. Raises nothing."""
         try:
+            if not _allowed(self._stream):
+                return
             async with anyio.create_task_group() as group:
                 group.start_soon(self._write)
                 await self._read()
@@ -149,7 +151,7 @@ class Connection:
                 self._outbox_bytes -= len(data)
 
 
-def allowed(stream: SocketStream) -> bool:
+def _allowed(stream: SocketStream) -> bool:
     """Only the user who runs the server, and root. The folder's mode says so already."""
     raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django's
     credentials = raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))

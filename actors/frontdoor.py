@@ -19,7 +19,7 @@ import anyio
 import msgspec
 from anyio.abc import Listener, SocketStream
 
-from actors.connection import Connection, allowed
+from actors.connection import Connection
 from actors.messages import (
     Ask,
     Commit,
@@ -45,8 +45,7 @@ CAPACITY = 16_384
 BUSY_RETRY_S = 0.1
 UNAVAILABLE_RETRY_S = 0.5
 LOOKUP_MAX = 512
-PATIENCE_S = 0.02
-"""How soon to look again where there was no room to ask."""
+PATIENCE_S = 0.02  # how soon to look again where there was no room to ask
 
 Listen = Callable[[], "Awaitable[Listener[SocketStream]]"]
 
@@ -203,10 +202,8 @@ class Frontdoor(Actor[FrontdoorMessage]):
 
         Those in `look_up` may have ended already, or not exist.
         """
-        ours = connection.tenant is None
-        waiters = {
-            id: Waiter(connection, rid, chunks=chunks and (ours or id not in look_up)) for id in ids
-        }
+        unproven = () if connection.tenant is None else look_up
+        waiters = {id: Waiter(connection, rid, chunks=chunks and id not in unproven) for id in ids}
         for id, waiter in waiters.items():
             self._waiting.add(id, waiter)
         connection.watching[rid] = set(ids)
@@ -292,9 +289,6 @@ class Frontdoor(Actor[FrontdoorMessage]):
     # ── connections ──────────────────────────────────────────────────────────────────────────
 
     async def _on_connection(self, stream: SocketStream) -> None:
-        if not allowed(stream):
-            await anyio.aclose_forcefully(stream)
-            return
         connection = Connection(stream, self._requests.take)
         self._connections.add(connection)
         try:

@@ -15,6 +15,7 @@ every sample and the conditions, prints a table, ends with 1 if a ratio misses i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -31,8 +32,9 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 
 import anyio
+import msgspec
 
-from autoglm import Client
+from autoglm import Client, ServerNotRunning
 from model.processor import read_processor
 
 HERE: Final = Path(__file__).parent
@@ -133,17 +135,13 @@ class Server:
 
     async def _wait_until_ready(self) -> list[dict[str, str]]:
         with anyio.fail_after(LOAD_TIMEOUT_S):
-            while not self._socket.exists():  # noqa: ASYNC110 - another process makes it
-                await anyio.sleep(0.1)
-            async with Client(self._socket) as client:
-                engine = (await client.status()).engines[0]
-                while engine.state != "ready":
-                    await anyio.sleep(0.5)
-                    engine = (await client.status()).engines[0]
-        return [
-            {"name": choice.name, "value": choice.value, "why": choice.why}
-            for choice in engine.choices
-        ]
+            while True:
+                await anyio.sleep(0.5)
+                with contextlib.suppress(ServerNotRunning):
+                    async with Client(self._socket) as client:
+                        (engine,) = (await client.status()).engines
+                    if engine.state == "ready":
+                        return [msgspec.structs.asdict(choice) for choice in engine.choices]
 
 
 def measure(

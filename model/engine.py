@@ -76,6 +76,11 @@ class EngineLoad(msgspec.Struct, frozen=True):
     kv_usage: float = 0.0
     """Share of the KV cache in use, 0 to 1."""
 
+    @property
+    def tokens(self) -> int:
+        """All that were computed: as long as they rise, the engine is alive."""
+        return self.prompt_tokens + self.completion_tokens
+
 
 class RequestFailed(Exception):
     """This request failed, the engine did not. `code` is stable, for programs."""

@@ -117,7 +117,7 @@ class HostedEngine(Generic[T]):
             self._progress_at = self._clock.monotonic()
         for flight in flights:
             known = self._flights.get(flight.request.id)
-            assert known is None or known.ended is not None, "two attempts of one task at once"
+            assert not known or known.ended, "two attempts of one task at once"
             self._flights[flight.request.id] = flight
         self._flying += len(flights)
         self._send(Generate(tuple(flight.request for flight in flights)))
@@ -178,8 +178,8 @@ class HostedEngine(Generic[T]):
     async def run(self, started: Callable[[], None]) -> None:
         """One host process from start to death.
 
-        Raises HostDied when it is over, Excused when it died of a request that was in it alone,
-        as a suspect; Escalation when starting another one can't help.
+        Raises HostDied when it is over, Excused when it died of a suspect that was in it alone,
+        Escalation when starting another one can't help.
         """
         self._state = HostState.LOADING
         self._ready = anyio.Event()
@@ -213,11 +213,7 @@ class HostedEngine(Generic[T]):
                 self._progress_at = self._clock.monotonic()
                 for completion in completions:
                     flight = self._flights.get(completion.id)
-                    if (
-                        flight
-                        and flight.ended is None
-                        and flight.request.attempt == completion.attempt
-                    ):
+                    if flight and not flight.ended and flight.request.attempt == completion.attempt:
                         self._end(flight, completion)
                 self._tell()
             case Texts(pieces):
@@ -240,9 +236,7 @@ class HostedEngine(Generic[T]):
 
     def _note(self, load: EngineLoad) -> None:
         now = self._clock.monotonic()
-        if load.completion_tokens != self._load.completion_tokens or load.prompt_tokens != (
-            self._load.prompt_tokens
-        ):
+        if load.tokens != self._load.tokens:
             self._progress_at = now
         self._load = load
         self._rates.append((now, load.completion_tokens))

@@ -1,0 +1,317 @@
+"""The batcher: merges arrivals, keeps what is unrecorded, and gives back what it can't begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+import msgspec
+
+from actors import batcher as batching
+from actors.batcher import Batcher, Totals
+from actors.messages import (
+    Commit,
+    DemandWithdrawn,
+    Drain,
+    Refused,
+    TasksAssigned,
+    TasksStopped,
+    WantTasks,
+)
+from autoglm.types import TaskState
+from model.host import EngineHost
+from model.hosted import HostedEngine
+from model.simulated import SimulatedEngine
+from runtime.config import BatchConfig, Config, EngineConfig, RetryConfig, SimulatedConfig
+from runtime.mailbox import Mailbox
+from runtime.process import Host
+from runtime.store.protocol import ClaimedTask, Outcome, PutBack, RecordOutcomes, StoreError
+from tests.simulation.engines import MemoryHost
+from tests.simulation.loop import Process, VirtualClock, run_virtually
+from tests.simulation.net import MemoryChannel, pair
+from tests.simulation.world import Universe
+
+CONFIG = Config(
+    engine=EngineConfig(
+        kind="simulated",
+        max_num_seqs=4,
+        faults=True,
+        simulated=SimulatedConfig(load_s=0, step_ms=10, prefill_tok_s=0, output_tokens=100),
+    ),
+    batch=BatchConfig(window_ms=10),
+    retry=RetryConfig(attempt_timeout_s=5),
+)
+A_TURN_S = 0.000_5
+
+
+class Stage:
+    """A batcher on a real hosted engine; the store and the scheduler are played by the test."""
+
+    def __init__(self, universe: Universe, group: anyio.abc.TaskGroup) -> None:
+        self.clock = universe.clock
+        self.universe = universe
+        self.group = group
+        self.mailbox: Mailbox[Any] = Mailbox(batching.CAPACITY)
+        self.persister: Mailbox[Commit] = Mailbox(100)
+        self.scheduler: Mailbox[Any] = Mailbox(100)
+        self.totals = Totals()
+        self.process: Process | None = None
+        self.engine: HostedEngine[ClaimedTask] = HostedEngine(
+            "engine", CONFIG.engine, self._launch, self.clock, lambda _: None
+        )
+        self.scope = anyio.CancelScope()
+
+    async def _launch(self) -> Host:
+        near, far = pair(self.universe, "host", 0.0)
+        channel = MemoryChannel(far)
+
+        async def main() -> None:
+            await EngineHost(channel, self.clock, lambda *its: SimulatedEngine(*its)).serve()
+
+        self.process = self.universe.spawn("engine", main)
+        far.held_by(self.process)
+        return MemoryHost(self.process, MemoryChannel(near), 1)
+
+    async def start_engine(self) -> None:
+        async def run() -> None:
+            try:
+                await self.engine.run(lambda: None)
+            except Exception:
+                pass
+
+        self.group.start_soon(run)
+        await self.turn(0.1)
+
+    async def start(self) -> frozenset[tuple[int, int]]:
+        """A new instance. Returns what it says it still has."""
+        batcher = Batcher(
+            *("batcher-1", self.mailbox, self.engine, self.persister, self.scheduler),
+            *(CONFIG, self.clock, self.universe.rng("draws"), self.totals),
+        )
+
+        async def run() -> None:
+            with anyio.CancelScope() as self.scope:
+                await batcher.run(lambda: None)
+            self.mailbox.restore("batcher-1")
+
+        self.group.start_soon(run)
+        await self.turn()
+        (commit,) = self.persister.drain_nowait()
+        assert isinstance(commit.write, PutBack)
+        assert commit.reply is not None
+        commit.reply.send(())
+        await self.turn()
+        return commit.write.keep
+
+    async def stop(self) -> None:
+        self.scope.cancel()
+        await self.turn()
+
+    async def turn(self, seconds: float = A_TURN_S) -> None:
+        await self.clock.sleep(seconds)
+
+    async def assign(self, *tasks: ClaimedTask, term: int | None = None) -> None:
+        latest = [each.term for each in self.wants()][-1:] or [1]
+        self.mailbox.put_nowait(TasksAssigned(term or latest[0], tasks))
+        await self.turn()
+
+    def wants(self) -> list[WantTasks]:
+        return [each for each in self.scheduler.drain_nowait() if isinstance(each, WantTasks)]
+
+    async def outcomes(self, *, refuse: bool = False) -> list[Outcome]:
+        found: list[Outcome] = []
+        for commit in self.persister.drain_nowait():
+            assert isinstance(commit.write, RecordOutcomes)
+            assert commit.reply is not None
+            found += commit.write.outcomes
+            answer = len(commit.write.outcomes)
+            commit.reply.send(Refused(StoreError("full")) if refuse else answer)
+        await self.turn()
+        return found
+
+    def triggers(self) -> dict[str, int]:
+        return dict(self.totals.triggers)
+
+
+def task(seq: int, prompt: str = "p", **more: Any) -> ClaimedTask:
+    plain = ClaimedTask(seq, f"id {seq}", 1, 0, 0, 5, seq, stream=False, prompt=prompt)
+    return msgspec.structs.replace(plain, **more)
+
+
+def play(scene: Callable[[Stage], Coroutine[Any, Any, None]]) -> None:
+    universe = Universe(0)
+
+    async def main(_: VirtualClock) -> None:
+        async with anyio.create_task_group() as group:
+            stage = Stage(universe, group)
+            await stage.start_engine()
+            await stage.start()
+            await scene(stage)
+            group.cancel_scope.cancel()
+
+    run_virtually(main, universe.loop)
+
+
+def states(outcomes: list[Outcome]) -> list[tuple[int, TaskState]]:
+    return [(each.seq, each.state) for each in outcomes]
+
+
+def test_it_asks_for_a_little_more_than_the_engine_has_slots() -> None:
+    async def scene(stage: Stage) -> None:
+        assert stage.wants() == [WantTasks("batcher-1", 1, 5)]
+
+    play(scene)
+
+
+def test_it_flushes_when_the_oldest_request_has_waited_the_window() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(task(1))
+        await stage.assign(task(2))
+        await stage.turn(0.008)
+        assert stage.triggers() == {"idle": 1}
+        await stage.assign(task(3))
+        await stage.turn(0.002)
+        assert stage.triggers() == {"idle": 1, "window": 1}
+        assert stage.engine.flying == 3
+
+    play(scene)
+
+
+def test_urgent_tasks_never_wait() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(task(1))
+        await stage.assign(task(2, priority=1))
+        assert stage.triggers() == {"idle": 1, "urgent": 1}
+
+    play(scene)
+
+
+def test_an_answer_is_kept_until_it_is_recorded() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(task(1, "p [[tokens:1]]"))
+        await stage.turn(0.1)
+        assert states(await stage.outcomes(refuse=True)) == [(1, TaskState.SUCCEEDED)]
+        assert len(stage.engine.flights()) == 1
+        await stage.turn(0.1)
+        assert states(await stage.outcomes()) == [(1, TaskState.SUCCEEDED)]
+        assert stage.engine.flights() == []
+
+    play(scene)
+
+
+def test_a_new_instance_adopts_what_flies_and_what_is_not_recorded() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(task(1, "p [[tokens:1]]"), task(2, "p [[tokens:20]]"))
+        await stage.turn(0.1)
+        stage.persister.drain_nowait()
+        await stage.stop()
+        assert await stage.start() == frozenset({(1, 1), (2, 1)})
+        assert states(await stage.outcomes()) == [(1, TaskState.SUCCEEDED)]
+        await stage.turn(0.2)
+        assert states(await stage.outcomes()) == [(2, TaskState.SUCCEEDED)]
+
+    play(scene)
+
+
+def test_what_was_assigned_to_its_predecessor_is_given_back() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(task(1))
+        await stage.stop()
+        stage.mailbox.put_nowait(TasksAssigned(1, (task(2),)))
+        await stage.start()
+        assert states(await stage.outcomes()) == [(2, TaskState.PENDING)]
+        assert stage.engine.flying == 1
+
+    play(scene)
+
+
+def test_a_death_puts_everything_back_and_withdraws_the_demand() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(*(task(seq) for seq in range(1, 6)))
+        assert stage.process is not None
+        stage.process.kill()
+        await stage.turn(0.01)
+        found = await stage.outcomes()
+        assert states(found) == [(seq, TaskState.PENDING) for seq in range(1, 6)]
+        assert [each.died for each in found] == [True] * 4 + [False]
+        assert not any(each.charged for each in found)
+        messages = stage.scheduler.drain_nowait()
+        assert messages == [] or isinstance(messages[-1], DemandWithdrawn)
+
+    play(scene)
+
+
+def test_a_suspect_runs_alone_and_nothing_joins_it() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(task(1, deaths=2, prompt="p [[tokens:2]]"), task(2))
+        assert stage.triggers() == {"alone": 1}
+        assert stage.engine.flying == 1
+        await stage.turn(0.05)
+        assert stage.triggers() == {"alone": 1, "idle": 1}
+
+    play(scene)
+
+
+def test_a_suspect_stays_alone_across_a_restart() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(task(1, deaths=2))
+        await stage.stop()
+        await stage.start()
+        await stage.assign(task(2))
+        await stage.turn(0.05)
+        assert stage.engine.flying == 1
+
+    play(scene)
+
+
+def test_a_suspect_that_waits_for_its_turn_keeps_nobody_busy() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(task(1, "p [[tokens:50]]"))
+        await stage.assign(task(2, deaths=2))
+        before = stage.universe.loop.steps
+        await stage.turn(0.4)
+        assert stage.universe.loop.steps - before < 600
+        await stage.turn(0.2)
+        assert stage.triggers() == {"idle": 1, "alone": 1}
+
+    play(scene)
+
+
+def test_a_stopped_task_leaves_the_engine_and_nothing_is_recorded() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(task(1), task(2))
+        stage.mailbox.put_nowait(TasksStopped((1,)))
+        await stage.turn()
+        assert stage.engine.flying == 1
+        await stage.turn(2)
+        assert states(await stage.outcomes()) == [(2, TaskState.SUCCEEDED)]
+
+    play(scene)
+
+
+def test_an_attempt_that_takes_too_long_fails_and_is_charged() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(task(1, "p [[tokens:5000]]"))
+        await stage.turn(4.9)
+        assert await stage.outcomes() == []
+        await stage.turn(0.2)
+        (outcome,) = await stage.outcomes()
+        assert (outcome.state, outcome.charged) == (TaskState.RETRYING, True)
+        assert outcome.error is not None
+        assert outcome.error.code == "timeout"
+
+    play(scene)
+
+
+def test_a_server_that_ends_gets_back_what_has_not_begun() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(*(task(seq) for seq in range(1, 6)))
+        stage.mailbox.put_nowait(Drain())
+        await stage.turn()
+        assert states(await stage.outcomes()) == [(5, TaskState.PENDING)]
+        await stage.turn(2)
+        assert len(await stage.outcomes()) == 4
+        assert stage.wants() == []
+
+    play(scene)

@@ -1,0 +1,229 @@
+"""The persister: what was waiting is one transaction, and nothing is told before its commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from actors.messages import Commit, Refused, TasksEnded, TasksReady, TasksStopped
+from actors.persister import Outlets, Persister
+from autoglm.errors import NotFound
+from autoglm.types import ErrorInfo, TaskSpec, TaskState
+from runtime.mailbox import ActorDied, Answered, Bell, Mailbox, Signal
+from runtime.store import protocol as p
+from tests.simulation.disk import Mishaps, SimulatedStore
+from tests.simulation.loop import VirtualClock, run_virtually
+from tests.simulation.world import Universe
+
+
+class Stage:
+    """A persister on a real store, with those who hear from it played by the test."""
+
+    def __init__(self, universe: Universe, path: Path, refusals: int) -> None:
+        self.clock = universe.clock
+        self.asker: Mailbox[Any] = Mailbox(100)
+        self.scheduler: Mailbox[Any] = Mailbox(1)
+        self.frontdoor: Mailbox[Any] = Mailbox(1)
+        self.batcher: Mailbox[Any] = Mailbox(10)
+        self.scheduler_missed = Signal(self.scheduler.bell)
+        self.frontdoor_missed = Signal(self.frontdoor.bell)
+        bell = Bell()
+        self.engine_lane: Mailbox[Commit] = Mailbox(100, bell)
+        self.intake: Mailbox[Commit] = Mailbox(100, bell)
+        self.store = SimulatedStore(universe, path, 0.001, Mishaps(universe, 0, refusals))
+        self.store.open_now()
+        self.outlets = Outlets(
+            *(self.scheduler, self.scheduler_missed, self.frontdoor, self.frontdoor_missed),
+            {"batcher": self.batcher},
+        )
+        self.persister: Persister
+
+    async def run(self) -> None:
+        self.persister = Persister(
+            *(self.engine_lane, self.intake, self.store, self.outlets),
+            *(self.clock, self.clock.wall_ms),
+        )
+        await self.persister.run(lambda: None)
+
+    def put(self, write: p.Write, *, lane: Mailbox[Commit] | None = None) -> None:
+        put = (lane or self.intake).put_nowait(Commit(write, self.asker.reserve(write)))
+        assert put
+
+    def insert(self, *ids: str, **more: Any) -> None:
+        self.put(p.InsertTasks(tuple(TaskSpec(id, prompt=id, **more) for id in ids)))
+
+    async def answers(self) -> list[Any]:
+        await self.clock.sleep(0.05)
+        return [each.answer for each in self.asker.drain_nowait()]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[..., None]:
+    def run(scene: Callable[[Stage], Coroutine[Any, Any, None]], refusals: int = 0) -> None:
+        universe = Universe(0)
+
+        async def main(_: VirtualClock) -> None:
+            stage = Stage(universe, tmp_path / "queue.sqlite3", refusals)
+            async with anyio.create_task_group() as group:
+                group.start_soon(stage.run)
+                await stage.clock.sleep(0.05)
+                await scene(stage)
+                group.cancel_scope.cancel()
+            stage.store.discard()
+
+        run_virtually(main, universe.loop)
+
+    return run
+
+
+def test_what_waits_is_committed_together_and_answered_in_order(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.insert("a", "b")
+        stage.insert("c")
+        first, second = await stage.answers()
+        assert [each.task.id for each in (*first, *second)] == ["a", "b", "c"]
+        seen = stage.persister.statistics()
+        assert (seen.commits, seen.writes, seen.tasks[TaskState.PENDING]) == (1, 2, 3)
+        assert [len(each.keys) for each in stage.scheduler.drain_nowait()] == [3]
+
+    play(scene)
+
+
+def test_the_engines_lane_goes_first(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.insert("a")
+        stage.put(p.ClaimTasks("batcher", (1,)), lane=stage.engine_lane)
+        await stage.clock.sleep(0.05)
+        order = [type(each.context) for each in stage.asker.drain_nowait()]
+        assert order == [p.ClaimTasks, p.InsertTasks]
+
+    play(scene)
+
+
+def test_nothing_is_told_before_it_is_committed(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.insert("a")
+        while not len(stage.asker):
+            in_store = stage.store.cx.execute("SELECT count(*) FROM task").fetchone()[0]
+            assert not len(stage.scheduler) or in_store
+            await stage.clock.sleep(0.000_1)
+        assert stage.store.cx.execute("SELECT count(*) FROM task").fetchone() == (1,)
+
+    play(scene)
+
+
+def test_who_has_no_room_for_news_gets_a_signal(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.frontdoor_missed.take()
+        for id in "ab":
+            stage.insert(id)
+            await stage.answers()
+            stage.put(p.CancelTasks(None, (id,)))
+            await stage.answers()
+        assert isinstance(stage.scheduler.drain_nowait()[0], TasksReady)
+        assert isinstance(stage.frontdoor.drain_nowait()[0], TasksEnded)
+        assert stage.scheduler_missed.take()
+        assert stage.frontdoor_missed.take()
+
+    play(scene)
+
+
+def test_a_running_task_that_is_cancelled_is_stopped_at_its_batcher(
+    play: Callable[..., None],
+) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.insert("a")
+        await stage.answers()
+        stage.put(p.ClaimTasks("batcher", (1,)), lane=stage.engine_lane)
+        await stage.answers()
+        stage.put(p.CancelTasks(None, ("a",)))
+        await stage.answers()
+        assert stage.batcher.drain_nowait() == [TasksStopped((1,))]
+
+    play(scene)
+
+
+def test_a_retry_becomes_pending_when_its_pause_is_over(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.insert("a")
+        await stage.answers()
+        stage.put(p.ClaimTasks("batcher", (1,)), lane=stage.engine_lane)
+        retry = p.Outcome(
+            *(1, 1, TaskState.RETRYING),
+            error=ErrorInfo("engine_error", "no"),
+            charged=True,
+            retry_in_ms=5_000,
+        )
+        await stage.answers()
+        stage.put(p.RecordOutcomes((retry,)), lane=stage.engine_lane)
+        await stage.clock.sleep(4.9)
+        assert stage.persister.statistics().tasks[TaskState.RETRYING] == 1
+        await stage.clock.sleep(0.3)
+        assert stage.persister.statistics().tasks[TaskState.PENDING] == 1
+
+    play(scene)
+
+
+def test_a_refusal_is_the_askers_alone(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.put(p.InsertLines(None, "no job", (), last=True))
+        stage.insert("a")
+        refused, accepted = await stage.answers()
+        assert isinstance(refused, Refused)
+        assert isinstance(refused.error, NotFound)
+        assert accepted[0].task.id == "a"
+
+    play(scene)
+
+
+def test_a_commit_that_failed_is_answered_and_the_persister_fails(tmp_path: Path) -> None:
+    universe = Universe(0)
+
+    async def main(_: VirtualClock) -> None:
+        stage = Stage(universe, tmp_path / "queue.sqlite3", refusals=1)
+        stage.put(p.InsertTasks(()))
+        with pytest.raises(ExceptionGroup) as caught:
+            for _ in range(100):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(stage.run)
+                    for _ in range(100):
+                        stage.put(p.InsertTasks(()))
+                        await stage.answers()
+        assert caught.group_contains(p.StoreError)
+        assert stage.asker.statistics().reserved == 0
+        stage.store.discard()
+
+    run_virtually(main, universe.loop)
+
+
+def test_a_death_tells_those_whose_commit_is_in_doubt_and_its_successor_looks_for_news(
+    tmp_path: Path,
+) -> None:
+    universe = Universe(0)
+
+    async def main(_: VirtualClock) -> None:
+        stage = Stage(universe, tmp_path / "queue.sqlite3", refusals=0)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(stage.run)
+                await stage.clock.sleep(0.05)
+                stage.insert("a")
+                await stage.clock.sleep(0.000_1)
+                scope.cancel()
+        stage.intake.restore("persister")
+        (answered,) = stage.asker.drain_nowait()
+        assert isinstance(answered, Answered)
+        assert answered.answer == ActorDied("persister")
+        stage.frontdoor_missed.take()
+        async with anyio.create_task_group() as group:
+            group.start_soon(stage.run)
+            await stage.clock.sleep(0.05)
+            group.cancel_scope.cancel()
+        assert stage.frontdoor_missed.take()
+        stage.store.discard()
+
+    run_virtually(main, universe.loop)
