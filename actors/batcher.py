@@ -255,6 +255,7 @@ class Batcher(Actor[BatcherMessage]):
         self._alone = trigger is Trigger.ALONE
         flights = [Flight(_request(task), task, alone=self._alone) for task in tasks]
         deadline = self._deadline()
+        self._alarm.no_later_than(deadline)
         for flight in flights:
             self._dispatched[flight.task.seq] = flight
             self._deadlines.pop(flight.task.seq, None)

@@ -111,8 +111,8 @@ class Persister:
     async def _commit_all(self) -> None:
         """One transaction after another until both lanes are empty."""
         while len(self._engine_lane) or len(self._intake):
-            batch = self._engine_lane.drain_nowait(COMMIT_MAX)
-            batch += self._intake.drain_nowait(COMMIT_MAX - len(batch))
+            first = self._engine_lane.drain_nowait(COMMIT_MAX)
+            batch = [*first, *self._intake.drain_nowait(COMMIT_MAX - len(first))]
             self._engine_lane.all_taken()
             self._intake.all_taken()
             await self._commit(batch)

@@ -17,6 +17,20 @@ class Bits:
         place, bit = divmod(number - 1, 8)
         return place < len(self._bytes) and bool(self._bytes[place] >> bit & 1)
 
+    @classmethod
+    def up_to(cls, number: int) -> Bits:
+        """All of 1 … `number`."""
+        bits = cls()
+        whole, rest = divmod(number, 8)
+        bits._bytes = bytearray(b"\xff" * whole + bytes([(1 << rest) - 1]))
+        bits._count = number
+        return bits
+
+    def copy(self) -> Bits:
+        bits = Bits()
+        bits._bytes, bits._count = self._bytes[:], self._count
+        return bits
+
     def add(self, number: int) -> None:
         if number in self:
             return

@@ -1,17 +1,18 @@
-"""A job: every line of a file answered once, whatever dies on the way.
+"""A job: a file of prompts in, a file of answers out, driven against a server.
 
-    IN ──parse──▶ SubmitLines ──▶ server ──▶ GetJobLines ──▶ OUT, OUT's errors
+    IN ──lines──▶ SubmitLines ──▶ server ──▶ GetJobLines ──▶ OUT, OUT's errors file
 
-Two loops run side by side. One hands lines in ahead, in bulk, and stops at the last; the other
-asks for what has ended and writes it. All that must survive is at the server and in the files, so
-taking a job up again is the same as beginning it: what the files hold is passed over, what the
-server has is not handed in again. Memory is flat whatever the file's length.
+The server holds what there is to do and what came of it, the files hold what was written, and
+this process holds nothing that matters: killed at any moment, the same command goes on from what
+the two have. Both directions run at once, a bounded number of lines at a time, so memory is flat
+however long the input is.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
@@ -20,175 +21,218 @@ import msgspec
 from autoglm import wire
 from autoglm.batchfile import LineParser
 from autoglm.bits import Bits
-from autoglm.errors import AutoGLMError, UsageError
+from autoglm.errors import AutoGLMError, Conflict, UsageError
 from autoglm.ids import Ids
-from autoglm.inputfile import InputFile, Survey, open_input
-from autoglm.resultfile import Results, error_line, result_line
+from autoglm.inputfile import InputFile, Survey, open_input, survey
+from autoglm.resultfile import Results, error_line, errors_path, result_line
 from autoglm.retry import Patience
 from autoglm.session import Session
-from autoglm.spec import size_bytes
+from autoglm.types import Usage
 
-LINES_PER_SUBMIT = 512
-SUBMIT_BYTES = 4 * 1024 * 1024
-"""One frame holds no more than this, or a single line."""
-PAGE = 256
-PATIENCE = Patience(window_s=30, busy_s=3600)
-"""A job outlasts a server that restarts, and waits for one that is full."""
+BATCH_LINES_MAX = 512
+BATCH_BYTES_MAX = 2 * 1024 * 1024
+PAGE_LINES = 512
+PATIENCE = Patience(window_s=60, busy_s=math.inf)
+"""A server may restart under a job; one that is full is waited for as long as it takes."""
 
 
 class JobOptions(msgspec.Struct, frozen=True):
-    """What a job is; all but `fresh` must be the same when it is taken up again."""
+    """What a person says about a job. `engine` and `model`, if given, must be the server's."""
 
     input: Path
     output: Path
-    ordered: bool = True
     fresh: bool = False
+    ordered: bool = True
+    engine: str | None = None
+    model: str | None = None
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """How far a job is. `tokens` are those answered since this process began."""
+class Progress(msgspec.Struct):
+    """How far a job is, in lines; tokens count from when this process began."""
 
-    answered: int
-    failed: int
+    job: str
     total: int
-    tokens: int
-    resumed: int
-    """Lines that were done when this process began."""
+    """Lines that are not blank."""
+    submitted: int = 0
+    answered: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    resumed: bool = False
+
+    @property
+    def done(self) -> int:
+        return self.answered + self.failed
 
 
-class Job:
-    """One job against one server."""
+Report = Callable[[Progress], None]
+
+
+async def run_job(
+    options: JobOptions,
+    socket: Path,
+    report: Report = lambda _: None,
+    patience: Patience = PATIENCE,
+    ids: Ids | None = None,
+) -> Progress:
+    """Carry out the job, or the rest of it, and return how it ended; `report` hears of it often.
+
+    Raises UsageError for the files, Conflict when the output belongs to another job or the
+    server runs another model, and ServerError when the server is away for too long. Then and
+    when it is cancelled, the same call goes on where it stood.
+    """
+    _check_paths(options)
+    surveyed = survey(options.input)
+    with Results(options.output.absolute(), ordered=options.ordered) as results:
+        async with Session(socket, None, patience) as session:
+            _check_server(options, session.server, socket)
+            opened = await session.call(_opening(options, surveyed, session.server), wire.JobOpened)
+            if options.fresh:
+                results.clear()
+            done = results.take_up(opened.job, surveyed.blank)
+            progress = Progress(opened.job, surveyed.tasks, resumed=opened.resumed)
+            job = _Job(session, options, opened, surveyed, results, done, progress, report)
+            await job.run(LineParser(opened.job, ids or Ids()))
+            results.finish()
+            return progress
+
+
+class _Job:
+    """An opened job: hands in lines and writes what comes back, both at once."""
 
     def __init__(
         self,
         session: Session,
         options: JobOptions,
-        survey: Survey,
-        report: Callable[[Progress], None],
-        ids: Ids,
+        opened: wire.JobOpened,
+        surveyed: Survey,
+        results: Results,
+        done: Bits,
+        progress: Progress,
+        report: Report,
     ) -> None:
         self._session = session
         self._options = options
-        self._survey = survey
+        self._opened = opened
+        self._survey = surveyed
+        self._results = results
+        self._done = done
+        self._progress = progress
         self._report = report
-        self._ids = ids
-        self._done = Bits()
-        """Lines that need no more attention: written, or blank."""
-        self._tokens = 0
-        self._resumed = 0
-        self._failure: AutoGLMError | None = None
 
-    async def run(self) -> Progress:
-        """Until every line is in OUT or in its errors file.
-
-        Raises Conflict when OUT belongs to another job, UsageError when a file can't be used or
-        the input changes under us, and what keeps the server away for too long.
-        """
-        options, survey = self._options, self._survey
-        with Results(options.output, ordered=options.ordered) as results:
-            job = await self._open()
-            if options.fresh:
-                results.clear()
-            self._done.update(survey.blank)
-            results.take_up(job.job, self._done)
-            self._resumed = results.answered + results.failed
-            self._report(self._progress(results))
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._hand_in, job, group.cancel_scope)
-                await self._collect(job.job, results, group.cancel_scope)
-            if self._failure is not None:
-                raise self._failure
-            results.finish()
-            return self._progress(results)
-
-    async def _open(self) -> wire.JobOpened:
-        options, server = self._options, self._session.server
-        what = f"{server.engine}\0{server.model}\0{options.ordered}"
-        message = wire.OpenJob(
-            0,
-            output=str(options.output.absolute()),
-            input_hash=self._survey.sha256,
-            options_hash=hashlib.sha256(what.encode()).hexdigest(),
-            fresh=options.fresh,
-        )
-        return await self._session.call(message, wire.JobOpened, PATIENCE)
-
-    async def _hand_in(self, job: wire.JobOpened, scope: anyio.CancelScope) -> None:
-        """Hand in the lines that the server does not have yet."""
-        if job.sealed:
-            return
+    async def run(self, parser: LineParser) -> None:
+        self._tell()
         try:
-            await self._hand_in_from(job.job, job.submitted)
-        except AutoGLMError as error:
-            self._fail(error, scope)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._submit, parser)
+                await self._collect()
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
 
-    async def _hand_in_from(self, job: str, submitted: int) -> None:
-        parser = LineParser(job, self._ids)
-        lines: list[wire.JobLine] = []
-        size = 0
+    async def _submit(self, parser: LineParser) -> None:
+        """Hand in what the server does not have yet."""
+        if self._opened.sealed:
+            self._progress.submitted = self._progress.total
+            return
         with open_input(self._options.input) as file:
             source = InputFile(file)
-            for number, data in source.lines():
-                if number <= submitted:
-                    continue
-                line = parser.parse(number, data)
-                if line is None:
-                    continue
-                more = size_bytes(line.task) if line.task is not None else 0
-                if lines and (len(lines) >= LINES_PER_SUBMIT or size + more > SUBMIT_BYTES):
-                    await self._submit(job, lines)
-                    lines, size = [], 0
-                lines.append(line)
-                size += more
+            for lines in batches(source, parser, self._opened.submitted):
+                await self._hand_in(lines)
             if source.sha256 != self._survey.sha256:
-                raise UsageError(
-                    f"{self._options.input} changed while it was read; run it again with --fresh"
-                )
-        await self._submit(job, lines, last=True)
+                raise Conflict(f"{self._options.input} changed while it was read; use --fresh")
+        await self._hand_in((), last=True)
 
-    async def _submit(self, job: str, lines: list[wire.JobLine], *, last: bool = False) -> None:
-        message = wire.SubmitLines(0, job, tuple(lines), last)
-        await self._session.call(message, wire.LinesSubmitted, PATIENCE)
+    async def _hand_in(self, lines: tuple[wire.JobLine, ...], *, last: bool = False) -> None:
+        message = wire.SubmitLines(0, self._opened.job, lines, last)
+        await self._session.call(message, wire.LinesSubmitted)
+        self._progress.submitted += len(lines)
+        self._tell()
 
-    async def _collect(self, job: str, results: Results, scope: anyio.CancelScope) -> None:
-        """Write what has ended until nothing more can come."""
-        cursor = self._done.prefix() if self._options.ordered else 0
-        done = False
-        try:
-            while not done:
-                message = wire.GetJobLines(0, job, cursor, self._options.ordered, PAGE)
-                page = await self._session.call(message, wire.JobLines, PATIENCE)
-                self._write(job, page.lines, results)
-                if page.lines:
-                    cursor = page.lines[-1].cursor
-                    self._report(self._progress(results))
-                done = page.done
-        except AutoGLMError as error:
-            self._fail(error, scope)
+    async def _collect(self) -> None:
+        """Write what has ended until nothing is left."""
+        ordered, page = self._options.ordered, wire.JobLines(0)
+        cursor = self._done.prefix() if ordered else 0
+        while not page.done:
+            message = wire.GetJobLines(0, self._opened.job, cursor, ordered, PAGE_LINES)
+            page = await self._session.call(message, wire.JobLines)
+            if page.lines:
+                cursor = page.lines[-1].cursor
+                self._write(page.lines)
+                self._tell()
 
-    def _write(self, job: str, lines: tuple[wire.JobLineEnded, ...], results: Results) -> None:
+    def _write(self, lines: tuple[wire.JobLineEnded, ...]) -> None:
         answers: list[bytes] = []
         errors: list[bytes] = []
-        model = self._session.server.model
         for ended in lines:
             if ended.line in self._done:
                 continue
-            self._done.add(ended.line)
             answer = ended.answer
-            if ended.error is None and answer is not None and answer.result is not None:
+            if answer and answer.result:
+                job, model = self._opened.job, self._session.server.model
                 answers.append(result_line(job, ended, answer.task, answer.result, model))
-                self._tokens += answer.result.usage.completion_tokens
+                self._count(answer.result.usage)
             else:
-                errors.append(error_line(job, ended))
-        results.write(answers, errors)
+                errors.append(error_line(self._opened.job, ended))
+        self._results.write(answers, errors)
 
-    def _progress(self, results: Results) -> Progress:
-        return Progress(
-            results.answered, results.failed, self._survey.tasks, self._tokens, self._resumed
-        )
+    def _count(self, usage: Usage) -> None:
+        self._progress.prompt_tokens += usage.prompt_tokens
+        self._progress.completion_tokens += usage.completion_tokens
 
-    def _fail(self, error: AutoGLMError, scope: anyio.CancelScope) -> None:
-        """The first failure ends both loops."""
-        if self._failure is None:
-            self._failure = error
-        scope.cancel()
+    def _tell(self) -> None:
+        self._progress.answered = self._results.answered
+        self._progress.failed = self._results.failed
+        self._report(self._progress)
+
+
+def batches(
+    source: InputFile,
+    parser: LineParser,
+    submitted: int,
+) -> Iterator[tuple[wire.JobLine, ...]]:
+    """The lines after line `submitted`, parsed, as many at a time as go well into one frame."""
+    batch: list[wire.JobLine] = []
+    size = 0
+    for number, line in source.lines():
+        if number <= submitted or (parsed := parser.parse(number, line)) is None:
+            continue
+        if batch and (len(batch) == BATCH_LINES_MAX or size + len(line) > BATCH_BYTES_MAX):
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(parsed)
+        size += len(line)
+    if batch:
+        yield tuple(batch)
+
+
+def _check_paths(options: JobOptions) -> None:
+    for written in (options.output, errors_path(options.output)):
+        if written.exists() and options.input.exists() and written.samefile(options.input):
+            raise UsageError(f"{written} is the input; give another output")
+
+
+def _check_server(options: JobOptions, server: wire.Welcome, socket: Path) -> None:
+    for what, wanted, has in (
+        ("engine", options.engine, server.engine),
+        ("model", options.model, server.model),
+    ):
+        if wanted is not None and wanted != has:
+            raise Conflict(
+                f"the server at {socket} runs the {what} {has}, not {wanted};"
+                " stop it, or give another --socket",
+            )
+
+
+def _opening(options: JobOptions, surveyed: Survey, server: wire.Welcome) -> wire.OpenJob:
+    matters = msgspec.msgpack.encode((options.ordered, server.engine, server.model))
+    return wire.OpenJob(
+        0,
+        output=str(options.output.resolve()),
+        input_hash=surveyed.sha256,
+        options_hash=hashlib.sha256(matters).hexdigest(),
+        fresh=options.fresh,
+    )
+
+
+def failed_message(options: JobOptions) -> AutoGLMError:
+    return AutoGLMError(f"see {errors_path(options.output)}")

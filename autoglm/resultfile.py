@@ -153,10 +153,7 @@ class ResultFile:
             ) from None
 
     def close(self, *, durable: bool = False) -> None:
-        """Let go of the file; with `durable`, once it would survive a power cut.
-
-        An empty errors file is no use to anybody and removed by its owner, see `Results`.
-        """
+        """Let go of the file; with `durable`, once it would survive a power cut."""
         if self._file is None:
             return
         if durable:
@@ -194,18 +191,21 @@ class Results:
         self._errors.close()
         self._errors.path.unlink(missing_ok=True)
 
-    def take_up(self, job: str, done: Bits) -> None:
-        """Add to `done` what the files hold already and cut off the rest.
+    def take_up(self, job: str, blank: Bits) -> Bits:
+        """The lines that need not be written any more, `blank` ones among them.
 
-        In order, that is what has no gap before it, counting what `done` held. Raises Conflict
-        when a file holds what this job did not write.
+        What the files hold beyond is cut off: torn lines, and in order all that has a gap before
+        it. Raises Conflict when a file holds what this job did not write.
         """
+        done = blank.copy()
         self.answered = self._keep(self._answers, job, done)
         self.failed = self._keep(self._errors, job, done)
-        if self._ordered:
-            last = done.prefix()
-            self.answered = self._keep(self._answers, job, done, last)
-            self.failed = self._keep(self._errors, job, done, last)
+        if not self._ordered:
+            return done
+        last = done.prefix()
+        self.answered = self._keep(self._answers, job, done, last)
+        self.failed = self._keep(self._errors, job, done, last)
+        return Bits.up_to(last)
 
     def write(self, answers: Sequence[bytes], errors: Sequence[bytes]) -> None:
         """Append lines. Raises AutoGLMError when the disk is full."""

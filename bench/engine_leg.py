@@ -26,9 +26,10 @@ from model.models import resolve_model
 from model.processor import decide, read_processor
 from model.vllm import QUIET, engine_arguments, engine_environment
 from runtime import config as configuration
+from runtime.process import die_with
 
-KV_CACHE_GIB_OF_DEFAULTS = "2"
-"""vLLM's default is most of the machine's memory, which the other legs need; no leg fills 2 GiB."""
+KV_CACHE_GIB_OF_DEFAULTS = "1"
+"""vLLM's default is most of the machine's memory, which the other legs need; no leg fills 1 GiB."""
 
 
 def settings(arguments: list[str]) -> dict:
@@ -71,6 +72,7 @@ async def direct(source: Path, arguments: dict) -> None:
         return sum(await asyncio.gather(*map(answer, lines)))
 
     await obey(run)
+    engine.shutdown()
 
 
 async def run_batch(source: Path, arguments: dict | None) -> None:
@@ -128,7 +130,9 @@ def say(what: dict) -> None:
     print(json.dumps(what), file=ANSWERS, flush=True)
 
 
-if __name__ == "__main__":
+if __name__ == "__mp_main__":
+    die_with(os.getppid())  # this is vLLM's EngineCore, which would outlive a leg that is killed
+elif __name__ == "__main__":
     ANSWERS = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     kind, file, *given = sys.argv[1:]

@@ -75,6 +75,8 @@ class Leg:
             stderr=log.open("w"),
             text=True,
         )
+
+    def wait_until_ready(self) -> None:
         self._answer()
 
     def run(self, command: str) -> tuple[float, int]:
@@ -109,7 +111,10 @@ class Server:
             [sys.executable, "-P", "-m", "actors.main", "serve", *where, *options],
             stderr=(folder / "server.log").open("w"),
         )
-        self.choices = anyio.run(self._wait_until_ready)
+
+    def wait_until_ready(self) -> list[dict[str, str]]:
+        """What the engine chose for this machine."""
+        return anyio.run(self._wait_until_ready)
 
     def run(self, _command: str = "all") -> tuple[float, int]:
         """Seconds from the first submission to the last answer, and tokens."""
@@ -214,7 +219,7 @@ def conditions(arguments: argparse.Namespace, choices: list[dict[str, str]]) -> 
         "serial_lines": arguments.serial_lines,
         "run_batch_timing": "around vLLM's run_batch coroutine in a process that has loaded the"
         " engine: reading the file, answering, writing the file; no loading",
-        "run_batch_defaults": "vLLM's defaults but for the KV cache, 2 GiB instead of most of the"
+        "run_batch_defaults": "vLLM's defaults but for the KV cache, 1 GiB instead of most of the"
         " machine's memory, so that all engines fit side by side",
     }
 
@@ -255,6 +260,7 @@ def main() -> int:
             print(f"loading {kind}", file=sys.stderr)
             made = Leg(kind, source, settings, folder / f"{kind}.log")
             stack.callback(made.close)
+            made.wait_until_ready()
             return made
 
         direct = leg("direct", arguments.set)
@@ -263,7 +269,7 @@ def main() -> int:
         print("loading autoglm", file=sys.stderr)
         server = Server(source, arguments.set, folder)
         stack.callback(server.close)
-        state = conditions(arguments, server.choices)
+        state = conditions(arguments, server.wait_until_ready())
         samples = measure(
             {
                 "direct": lambda: direct.run("all"),

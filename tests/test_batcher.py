@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -67,7 +68,7 @@ class Stage:
         channel = MemoryChannel(far)
 
         async def main() -> None:
-            await EngineHost(channel, self.clock, lambda *its: SimulatedEngine(*its)).serve()
+            await EngineHost(channel, self.clock, SimulatedEngine).serve()
 
         self.process = self.universe.spawn("engine", main)
         far.held_by(self.process)
@@ -75,10 +76,8 @@ class Stage:
 
     async def start_engine(self) -> None:
         async def run() -> None:
-            try:
+            with contextlib.suppress(Exception):  # its death is the scene
                 await self.engine.run(lambda: None)
-            except Exception:
-                pass
 
         self.group.start_soon(run)
         await self.turn(0.1)

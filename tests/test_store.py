@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from autoglm.errors import AutoGLMError, Conflict, NotFound
@@ -63,7 +64,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 def spec(id: str, **more: Any) -> TaskSpec:
-    return TaskSpec(id, **{"prompt": f"prompt {id}", **more})
+    return msgspec.structs.replace(TaskSpec(id, prompt=f"prompt {id}"), **more)
 
 
 def success(seq: int, attempt: int = 1, text: str = "text") -> p.Outcome:
@@ -251,8 +252,8 @@ async def test_the_end_of_one_cancels_those_that_wait_for_it_all_the_way_down(
 
 
 async def open_job(bench: Bench, id: str = "job", **changes: Any) -> Any:
-    values = {"tenant": "default", "output": "/out", "input_hash": "i", "options_hash": "o"}
-    return await bench.write(p.OpenJob(id, **{**values, "fresh": False, **changes}))
+    plain = p.OpenJob(id, "default", "/out", "input", "options", fresh=False)
+    return await bench.write(msgspec.structs.replace(plain, **changes))
 
 
 def line(number: int, task: TaskSpec | None = None, error: ErrorInfo | None = None) -> JobLine:
@@ -431,9 +432,13 @@ async def test_a_truncated_file_is_refused_and_says_what_to_do(bench: Bench) -> 
     with bench.path.open("r+b") as file:
         file.truncate(size // 2 // 4096 * 4096)
     store = SqliteStore(bench.path, by_arrival)
-    with pytest.raises(p.StoreError, match="damaged"):
+
+    async def read_everything() -> None:
         await store.open()
         await store.query(p.FetchTasks(None, ListTasks(0, limit=1000)))
+
+    with pytest.raises(p.StoreError, match="damaged"):
+        await read_everything()
     await store.close()
 
 

@@ -40,6 +40,8 @@ class Plan:
         self.failing = rng.random() < 0.3
         self.tight = rng.random() < 0.25
         """Every mailbox holds one message."""
+        self.narrow = rng.random() < 0.3
+        """The scheduler sees only a few tasks at a time."""
         self.server_kills = rng.choice([0, 0, 1, 2, 5])
         self.power_losses = rng.random() < 0.5
         self.drains = rng.choice([0, 0, 0, 1])

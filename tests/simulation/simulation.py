@@ -16,6 +16,7 @@ import anyio
 import msgspec
 
 from actors import batcher, frontdoor, monitor, persister, reader, scheduler
+from actors.policy.window import Window
 from actors.tree import Identity, Tree, World
 from runtime import supervision
 from runtime.mailbox import Mailbox
@@ -223,6 +224,8 @@ class _Simulation:
             if self.plan.tight:
                 for module, name in CAPACITIES:
                     stack.enter_context(patch.object(module, name, 1))
+            if self.plan.narrow:
+                stack.enter_context(patch.object(scheduler, "Window", lambda: Window(4, 3)))
             stack.enter_context(patch.object(supervision, "log", self))
             stack.enter_context(patch.object(anyio, "connect_unix", self._network.connect))
             for name in ("put", "drain"):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
+import anyio
+
 from autoglm.ids import Ids
 from tests.simulation.loop import CURRENT, Process, Step, VirtualClock, VirtualLoop
 
@@ -74,6 +76,13 @@ class Universe:
 
         self.later(0, lambda: self.loop.create_task(run(), context=context))
         return process
+
+    async def done(self, process: Process) -> None:
+        """Until the process is dead."""
+        ended = anyio.Event()
+        process.on_death.append(ended.set)
+        if not process.dead:
+            await ended.wait()
 
     def _on_step(self, step: Step) -> None:
         process = step.process
