@@ -10,17 +10,15 @@ from pathlib import Path
 import anyio
 
 from actors.own_server import own_server
-from autoglm.errors import Conflict, ServerError, ServerNotRunning
-from autoglm.ids import Ids
-from autoglm.inputfile import Survey, survey
-from autoglm.job import PATIENCE, Job, JobOptions
+from autoglm.errors import ServerError, ServerNotRunning
+from autoglm.inputfile import open_input
+from autoglm.job import JobOptions, run_job
 from autoglm.paths import Places, places
 from autoglm.progress import shown_progress, summary
 from autoglm.resultfile import errors_path
 from autoglm.session import Session
 from autoglm.types import to_json
-from autoglm.wire import Welcome
-from runtime.config import Config, EngineConfig
+from runtime.config import Config
 
 EXIT_DONE, EXIT_FAILED = 0, 1
 
@@ -36,15 +34,20 @@ def run(
     `check_engine` is asked before a server is started.
     """
     where = places(arguments.socket, arguments.data_dir)
-    options = JobOptions(arguments.input, arguments.output, arguments.ordered, arguments.fresh)
-    errand = _Errand(where, options, survey(options.input), as_json=arguments.json)
-    asked = arguments.engine or arguments.model or arguments.config or settings
+    asked = bool(arguments.engine or arguments.model or arguments.config or settings)
+    options = JobOptions(
+        arguments.input,
+        arguments.output,
+        fresh=arguments.fresh,
+        ordered=arguments.ordered,
+        engine=config.engine.kind if asked else None,
+        model=config.engine.model if asked else None,
+    )
+    open_input(options.input).close()  # before a server is started in vain
+    errand = _Errand(where, options, as_json=arguments.json)
 
     async def go() -> int:
-        server = await _introduced(where)
-        if server is not None:
-            if asked:
-                _refuse_other(server, config.engine, where)
+        if await _somebody_listens(where):
             return await errand.run()
         check_engine(config)
         return await _with_own_server(errand, where, arguments.config, settings)
@@ -55,17 +58,15 @@ def run(
 class _Errand:
     """The job, its progress and its last words."""
 
-    def __init__(self, where: Places, options: JobOptions, seen: Survey, *, as_json: bool) -> None:
+    def __init__(self, where: Places, options: JobOptions, *, as_json: bool) -> None:
         self._where = where
         self._options = options
-        self._seen = seen
         self._as_json = as_json
 
     async def run(self) -> int:
         began = anyio.current_time()
-        async with Session(self._where.socket, None, PATIENCE) as session:
-            with shown_progress() as report:
-                done = await Job(session, self._options, self._seen, report, Ids()).run()
+        with shown_progress() as report:
+            done = await run_job(self._options, self._where.socket, report)
         seconds = anyio.current_time() - began
         errors = errors_path(self._options.output)
         print(f"autoglm: {summary(done, seconds, str(errors))}", file=sys.stderr)
@@ -74,22 +75,12 @@ class _Errand:
         return EXIT_FAILED if done.failed else EXIT_DONE
 
 
-async def _introduced(where: Places) -> Welcome | None:
-    """How the server at the socket introduces itself; None: nobody listens."""
+async def _somebody_listens(where: Places) -> bool:
     try:
-        async with Session(where.socket, None) as session:
-            return session.server
+        async with Session(where.socket, None):
+            return True
     except ServerNotRunning:
-        return None
-
-
-def _refuse_other(server: Welcome, asked: EngineConfig, where: Places) -> None:
-    """A server that runs another engine or model would give other answers than were asked for."""
-    if (server.engine, server.model) != (asked.kind, asked.model):
-        raise Conflict(
-            f"the server at {where.socket} runs {server.model} on {server.engine}, not"
-            f" {asked.model} on {asked.kind}; stop it, or give another --socket and --data-dir"
-        )
+        return False
 
 
 async def _with_own_server(

@@ -16,7 +16,7 @@ from typing import Literal, Self, Unpack, overload
 import anyio
 
 from autoglm import wire
-from autoglm.errors import AutoGLMError, NotFound, ProtocolError
+from autoglm.errors import AutoGLMError, InvalidRequest, NotFound, ProtocolError
 from autoglm.ids import Ids
 from autoglm.mapping import Mapping
 from autoglm.outcomes import accepted_task, result_of
@@ -25,6 +25,7 @@ from autoglm.retry import PATIENCE, Patience, Retry
 from autoglm.session import Session
 from autoglm.spec import Prompt, TaskOptions, size_bytes, task_spec
 from autoglm.streaming import Chunk, chunks
+from autoglm.text import one_line
 from autoglm.types import Answer, Event, Result, Status, Task, TaskSpec, TaskState
 
 EVENTS_POLL_S = 0.2
@@ -257,7 +258,13 @@ class Client:
                 await anyio.sleep(EVENTS_POLL_S)
 
     def _spec(self, prompt: Prompt, **options: Unpack[TaskOptions]) -> TaskSpec:
-        options.setdefault("tenant", self._session.tenant or "default")
+        bound = self._session.tenant
+        tenant = options.setdefault("tenant", bound or "default")
+        if bound is not None and tenant != bound:
+            raise InvalidRequest(
+                f"tenant {one_line(tenant, 40)}: this client speaks for {one_line(bound, 40)};"
+                " one with tenant=None speaks for all"
+            )
         spec = task_spec(prompt, id=self._ids.mint(), now_ms=self._ids.now_ms(), **options)
         size_bytes(spec)
         return spec

@@ -21,7 +21,7 @@ import msgspec
 from autoglm import wire
 from autoglm.batchfile import LineParser
 from autoglm.bits import Bits
-from autoglm.errors import AutoGLMError, Conflict, UsageError
+from autoglm.errors import Conflict, UsageError
 from autoglm.ids import Ids
 from autoglm.inputfile import InputFile, Survey, open_input, survey
 from autoglm.resultfile import Results, error_line, errors_path, result_line
@@ -232,7 +232,3 @@ def _opening(options: JobOptions, surveyed: Survey, server: wire.Welcome) -> wir
         options_hash=hashlib.sha256(matters).hexdigest(),
         fresh=options.fresh,
     )
-
-
-def failed_message(options: JobOptions) -> AutoGLMError:
-    return AutoGLMError(f"see {errors_path(options.output)}")

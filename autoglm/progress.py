@@ -29,10 +29,9 @@ def summary(progress: Progress, seconds: float, errors: str) -> str:
     parts = [f"{progress.answered} answered"]
     if progress.failed:
         parts.append(f"{progress.failed} failed (see {errors})")
-    if progress.resumed:
-        parts.append(f"{progress.resumed} of them before")
-    rate = progress.tokens / seconds if seconds > 0 else 0.0
-    return f"{', '.join(parts)}; {progress.tokens} tokens in {seconds:.1f} s, {rate:.1f} tokens/s"
+    tokens = progress.completion_tokens
+    rate = tokens / seconds if seconds > 0 else 0.0
+    return f"{', '.join(parts)}; {tokens} tokens in {seconds:.1f} s, {rate:.1f} tokens/s"
 
 
 def _plain(now_s: Callable[[], float]) -> Report:
@@ -43,10 +42,9 @@ def _plain(now_s: Callable[[], float]) -> Report:
         now = now_s()
         if now - last >= PLAIN_EVERY_S:
             last = now
-            done = progress.answered + progress.failed
-            rate = progress.tokens / (now - began)
+            rate = progress.completion_tokens / (now - began)
             print(
-                f"autoglm: {done} of {progress.total} done, {progress.failed} failed,"
+                f"autoglm: {progress.done} of {progress.total} done, {progress.failed} failed,"
                 f" {rate:.1f} tokens/s",
                 file=sys.stderr,
                 flush=True,
@@ -75,11 +73,11 @@ def _bar(now_s: Callable[[], float]) -> Generator[Report]:
             seconds = now_s() - began
             bar.update(
                 task,
-                description="answering" if progress.tokens else "loading the model",
+                description="answering" if progress.completion_tokens else "loading the model",
                 total=progress.total,
-                completed=progress.answered + progress.failed,
+                completed=progress.done,
                 failed=progress.failed,
-                rate=progress.tokens / seconds if seconds > 0 else 0.0,
+                rate=progress.completion_tokens / seconds if seconds > 0 else 0.0,
             )
 
         yield report

@@ -85,7 +85,20 @@ def test_an_answer_from_before_it_lost_count_is_ignored() -> None:
     assert repr(window) == "<Window 0 keys, sees to None>"
 
 
-@settings(max_examples=300, deadline=None)
+def test_a_refill_from_before_an_eviction_is_read_anew() -> None:
+    window = Window(4, 3)
+    refill(window, keys(10, 20, 30, 40, 50))
+    assert window.take(2) == keys(10, 20)
+    wanted = window.refill_begins()
+    window.arrived(keys(1, 2, 3))
+    window.refilled(wanted, keys(50))
+    assert window.take(2) == keys(1, 2)
+    assert window.wants_refill()
+    refill(window, keys(3, 30, 40, 50))
+    assert window.take(9) == keys(3, 30, 40, 50)
+
+
+@settings(max_examples=500, deadline=None)
 @given(
     keys_max=st.integers(2, 12),
     operations=st.lists(

@@ -36,7 +36,7 @@ class Window:
         self._meanwhile: list[Key] | None = None
         """Arrivals beyond the horizon while a refill is read, which may not have seen them."""
         self._epoch = 0
-        """Tells the answers to reads from before `lost_count` apart."""
+        """Tells apart the answers to reads that no longer join on to what is known."""
         self._keys_max = keys_max
         self._refill_below = refill_below
 
@@ -88,8 +88,7 @@ class Window:
         self._keys = []
         self._horizon = None
         self._complete = False
-        self._meanwhile = None
-        self._epoch += 1
+        self._ignore_reads()
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -110,3 +109,8 @@ class Window:
         del self._keys[self._keys_max // 2 :]
         self._horizon = self._keys[-1]
         self._complete = False
+        self._ignore_reads()  # they go on from a horizon further out
+
+    def _ignore_reads(self) -> None:
+        self._meanwhile = None
+        self._epoch += 1

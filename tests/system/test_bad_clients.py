@@ -166,18 +166,17 @@ async def test_a_reader_that_stalls_costs_the_others_nothing(tmp_path: Path) -> 
         assert resident_mb(server.pid) < 200
 
 
-async def test_a_client_that_reads_no_replies_is_held_back(server: Server) -> None:
-    """What it asks for stays in the socket: the server's memory is bounded."""
-    spec = TaskSpec(Ids().mint(), messages=(Message("user", "x" * 1_000_000),))
+async def test_a_client_that_asks_and_never_reads_is_dropped_at_a_bound(server: Server) -> None:
+    spec = TaskSpec(Ids().mint(), messages=(Message("user", "hello"),))
     async with Client(server.socket) as client:
         before = resident_mb(server.pid)
         with RawClient(server) as raw:
             raw.greet()
             raw.send(encode_frame(wire.Submit(2, (spec,))))
-            raw._socket.settimeout(0.5)  # pyright: ignore[reportPrivateUsage]
-            with pytest.raises(TimeoutError):
-                for rid in range(3, 2_000_000):
-                    raw.send(encode_frame(wire.GetEvents(rid)) * 1)
+            rid = 2
+            with pytest.raises((TimeoutError, ConnectionError)):
+                while True:
+                    raw.send(encode_frame(wire.GetStatus(rid := rid + 1)))
         assert (await client.status()).server.pid == server.pid
         assert resident_mb(server.pid) - before < 150
 
@@ -187,7 +186,7 @@ async def test_many_connections_that_leave_mid_request_leave_nothing_behind(serv
         for _ in range(50):
             with RawClient(server) as raw:
                 raw.greet()
-                raw.send(encode_frame(wire.GetStatus(2)) * 1)
+                raw.send(encode_frame(wire.GetStatus(2)))
         task = await client.submit("hello")
         assert (await client.result(task.id)).text
     assert server.ask("status").returncode == 0

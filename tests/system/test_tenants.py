@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from autoglm import Client, NotFound, ServerError, Task, TaskState, wire
+from autoglm import Client, InvalidRequest, NotFound, ServerError, Task, TaskState, wire
 from autoglm.errors import AutoGLMError
 from autoglm.ids import Ids
 from autoglm.types import Message, TaskSpec
@@ -112,8 +112,13 @@ async def test_a_key_is_each_tenant_s_own(tmp_path: Path) -> None:
 
 async def test_nobody_submits_on_behalf_of_another(tmp_path: Path) -> None:
     async with two_tenants(tmp_path, *NEVER_LOADED) as two:
-        with pytest.raises(AutoGLMError, match="ours"):
+        with pytest.raises(InvalidRequest, match="ours"):
             await two.theirs.submit("forged", tenant="ours")
+        with pytest.raises(InvalidRequest, match="ours"):
+            await anext(two.theirs.map(["forged"], tenant="ours"))
+        spec = TaskSpec(Ids().mint(), messages=(Message("user", "forged"),), tenant="ours")
+        reply = await two.theirs.session.call(wire.Submit(0, (spec,)), wire.Submitted)
+        assert [each.task and each.task.tenant for each in reply.tasks] == ["theirs"]
         assert [task.id for task in await two.ours.list()] == [two.secret.id]
         allowed = await two.operator.submit("on behalf", tenant="ours")
         assert (await two.ours.get(allowed.id)).tenant == "ours"
