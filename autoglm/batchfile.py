@@ -132,10 +132,10 @@ class LineParser:
         return JobLine(number, extras.custom_id, url, task)
 
     def _plain(self, number: int, form: str, given: Fields, fields: Fields) -> JobLine:
-        _refuse_unknown(given, {form, *_PLAIN_FIELDS})
+        _refuse_unknown(given, {*_PROMPTS, *_PLAIN_FIELDS})
         extras, task_id = _convert(fields, _Extras), _task_id(fields)
         prompt, system = fields[form], fields.get("system")
-        if not isinstance(prompt, str):
+        if not isinstance(prompt, str) or form == "messages":
             prompt = _listed(form, prompt if form != "prompt" else None)
         if not isinstance(system, str | None):
             raise BadLine("invalid_value", "system: expected a text")

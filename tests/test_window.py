@@ -85,6 +85,17 @@ def test_an_answer_from_before_it_lost_count_is_ignored() -> None:
     assert repr(window) == "<Window 0 keys, sees to None>"
 
 
+def test_an_answer_to_an_earlier_instance_is_ignored() -> None:
+    old, window = Window(10, 5), Window(10, 5)
+    asked_before = old.refill_begins()
+    asked = window.refill_begins()
+    window.refill_failed(asked_before)
+    assert not window.wants_refill()
+    window.refilled(asked_before, [])
+    window.refill_failed(asked)
+    assert window.wants_refill(), "it believes that it saw everything"
+
+
 def test_a_refill_from_before_an_eviction_is_read_anew() -> None:
     window = Window(4, 3)
     refill(window, keys(10, 20, 30, 40, 50))

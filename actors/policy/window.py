@@ -23,7 +23,6 @@ class Refill(msgspec.Struct, frozen=True):
 
     after: Key | None
     limit: int
-    epoch: int
 
 
 class Window:
@@ -33,10 +32,12 @@ class Window:
         """The last key up to which we know everything; None: nothing is known yet."""
         self._complete = False
         """Whether the horizon lies behind the whole backlog."""
-        self._meanwhile: list[Key] | None = None
-        """Arrivals beyond the horizon while a refill is read, which may not have seen them."""
-        self._epoch = 0
-        """Tells apart the answers to reads that no longer join on to what is known."""
+        self._reading: Refill | None = None
+        """The read under way. An answer to any other, such as one that an earlier instance asked
+        for, does not join on to what is known.
+        """
+        self._meanwhile: list[Key] = []
+        """Arrivals beyond the horizon since it began: it may not have seen them."""
         self._keys_max = keys_max
         self._refill_below = refill_below
 
@@ -45,7 +46,7 @@ class Window:
         for key in keys:
             if self._complete or (self._horizon is not None and key <= self._horizon):
                 self._insert(key)
-            elif self._meanwhile is not None:
+            elif self._reading is not None:
                 self._meanwhile.append(key)
         if len(self._keys) > self._keys_max:
             self._cut()
@@ -57,38 +58,37 @@ class Window:
 
     def wants_refill(self) -> bool:
         """Whether the store should be read from `refill_after` on."""
-        return (
-            not self._complete and self._meanwhile is None and len(self._keys) < self._refill_below
-        )
+        return not self._complete and self._reading is None and len(self._keys) < self._refill_below
 
     def refill_begins(self) -> Refill:
         """The read that is to be made now."""
         self._meanwhile = []
-        return Refill(self._horizon, self._keys_max - len(self._keys), self._epoch)
+        self._reading = Refill(self._horizon, self._keys_max - len(self._keys))
+        return self._reading
 
     def refilled(self, refill: Refill, keys: Sequence[Key]) -> None:
         """The store's answer to `refill`."""
-        if refill.epoch != self._epoch:
+        if refill is not self._reading:
             return
-        meanwhile, self._meanwhile = self._meanwhile or [], None
+        self._reading = None
         if len(keys) < refill.limit:
             self._complete = True
         else:
             self._horizon = keys[-1]
         self._keys = sorted({*self._keys, *keys})
-        self.arrived(set(meanwhile).difference(keys))
+        self.arrived(set(self._meanwhile).difference(keys))
 
     def refill_failed(self, refill: Refill) -> None:
         """The read could not be made: it will be wanted again."""
-        if refill.epoch == self._epoch:
-            self._meanwhile = None
+        if refill is self._reading:
+            self._reading = None
 
     def lost_count(self) -> None:
         """An arrival was missed: only the store knows the backlog now."""
         self._keys = []
         self._horizon = None
         self._complete = False
-        self._ignore_reads()
+        self._reading = None
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -109,8 +109,4 @@ class Window:
         del self._keys[self._keys_max // 2 :]
         self._horizon = self._keys[-1]
         self._complete = False
-        self._ignore_reads()  # they go on from a horizon further out
-
-    def _ignore_reads(self) -> None:
-        self._meanwhile = None
-        self._epoch += 1
+        self._reading = None  # it goes on from a horizon further out

@@ -6,6 +6,7 @@ success may unblock them, any other end cancels them.
 
 from __future__ import annotations
 
+from autoglm.errors import NotFound
 from autoglm.types import ErrorInfo, TaskState
 from runtime.store.protocol import (
     Cancellation,
@@ -21,6 +22,8 @@ _OPEN = ", ".join(f"'{state}'" for state in _OPEN_STATES)
 
 
 def cancel_tasks(tx: Transaction, write: CancelTasks) -> Cancellation:
+    if write.job is not None and not _job_exists(tx, write.job, write.tenant):
+        raise NotFound(f"no job {write.job}")
     known: list[str] = []
     unknown: list[str] = []
     count = 0
@@ -109,6 +112,13 @@ def end_line(tx: Transaction, job: str, line: int) -> None:
         (ended, job, line),
     )
     tx.effects.jobs.add(job)
+
+
+def _job_exists(tx: Transaction, job: str, tenant: str | None) -> bool:
+    found = tx.cx.execute(
+        "SELECT 1 FROM job WHERE id = ? AND (? IS NULL OR tenant = ?)", (job, tenant, tenant)
+    )
+    return found.fetchone() is not None
 
 
 def _tell_blocked(tx: Transaction, upstream: int, id: str, state: TaskState) -> None:

@@ -45,12 +45,21 @@ def open_job(tx: Transaction, write: OpenJob) -> JobOpening:
     if row and row[0] != write.id:
         tx.cx.execute("UPDATE job SET current = 0 WHERE id = ?", (row[0],))
         cancel_tasks(tx, CancelTasks(write.tenant, job=row[0]))
+        _release_keys(tx, row[0])
     tx.cx.execute(
         "INSERT INTO job (id, tenant, output, input_hash, options_hash, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (write.id, write.tenant, write.output, write.input_hash, write.options_hash, tx.now_ms),
     )
     return JobOpening(write.id, 0, sealed=False, resumed=False)
+
+
+def _release_keys(tx: Transaction, job: str) -> None:
+    """Starting over means new answers: keys that the lines brought are free for the next job."""
+    tx.cx.execute(
+        "UPDATE task SET key = NULL WHERE job = ? AND key IS NOT NULL AND key NOT LIKE ? || ':%'",
+        (job, job),
+    )
 
 
 def insert_lines(tx: Transaction, write: InsertLines) -> int:

@@ -1,0 +1,173 @@
+"""Frames and messages: what is sent is what arrives, and nonsense is refused."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoglm import wire
+from autoglm.errors import AutoGLMError, ProtocolError, ServerBusy, from_code
+from autoglm.types import (
+    ActorStatus,
+    Answer,
+    BatchStatus,
+    EngineChoice,
+    EngineStatus,
+    ErrorInfo,
+    Event,
+    Message,
+    Output,
+    Sampling,
+    ServerStatus,
+    Status,
+    Task,
+    TaskSpec,
+    TaskState,
+    Usage,
+)
+from autoglm.wire import FRAME_BYTES_MAX, HEADER_BYTES, FrameSplitter
+
+TASK = Task("id", TaskState.DEAD, error=ErrorInfo("poison", "it killed the engine"), key="k")
+SPEC = TaskSpec(
+    "id",
+    (Message("user", "Hé\0\U0001f600"),),
+    sampling=Sampling(seed=-1, stop=("a",)),
+    after=("b",),
+)
+ANSWER = Answer(TASK, Output("text", "stop", Usage(1, 2, 3)))
+STATUS = Status(
+    ServerStatus("0", 1, 2, "running", "simulated", "tiny", "/data"),
+    {"pending": 3},
+    (EngineStatus("e", "ready", "closed", "m", 1, 2, 3, 4.5, 6, (EngineChoice("a", "b", "c"),)),),
+    (ActorStatus("frontdoor", "running", 0, "closed", 1, 2),),
+    BatchStatus(1, 2.0, {"size": 1}),
+)
+LINE = wire.JobLine(3, "mine", task=SPEC)
+
+REQUESTS: list[wire.Request] = [
+    wire.Hello(1, tenant="ours"),
+    wire.Submit(2, (SPEC, SPEC), follow=True),
+    wire.Get(3, "id", wait=True),
+    wire.Follow(4, "id"),
+    wire.Forget(0, 4),
+    wire.ListTasks(5, (TaskState.DEAD,), "t", "j", 7, 8),
+    wire.Cancel(6, ("a", "b"), "job"),
+    wire.GetStatus(7),
+    wire.GetEvents(8, 9, "id", 10),
+    wire.OpenJob(9, "/out", "in", "opts", fresh=True),
+    wire.SubmitLines(10, "job", (LINE, wire.JobLine(4, error=ErrorInfo("a", "b"))), last=True),
+    wire.GetJobLines(11, "job", 5, ordered=False, limit=6),
+]
+REPLIES: list[wire.Reply] = [
+    wire.Welcome(1, "0.1", engine="vllm", model="m"),
+    wire.Submitted(2, (wire.Accepted(TASK), wire.Accepted(error=ErrorInfo("a", "b")))),
+    wire.AnswerReply(3, ANSWER),
+    wire.Chunk(4, "id", 2, 3, "text"),
+    wire.TaskPage(5, (TASK,), 6),
+    wire.Cancelled(6, (TASK,), ("nowhere",), 1),
+    wire.StatusReply(7, STATUS),
+    wire.EventPage(8, (Event(1, "id", "t", None, TaskState.PENDING, 0, 5, 0),), 1, more=True),
+    wire.JobOpened(9, "job", 5, sealed=True, resumed=True),
+    wire.LinesSubmitted(10, 5),
+    wire.JobLines(11, (wire.JobLineEnded(1, 2, "mine", answer=ANSWER),), done=True),
+    wire.Error(12, "busy", "full", 0.5),
+]
+
+
+def body_of(frame: bytes) -> bytes:
+    [body] = FrameSplitter().feed(frame)
+    return body
+
+
+def test_every_message_is_in_this_test() -> None:
+    assert {type(message) for message in REQUESTS} == set(get_args(wire.Request))
+    assert {type(message) for message in REPLIES} == set(get_args(wire.Reply))
+
+
+@pytest.mark.parametrize("message", REQUESTS, ids=lambda message: type(message).__name__)
+def test_a_request_arrives_as_it_was_sent(message: wire.Request) -> None:
+    assert wire.decode_request(body_of(wire.encode_frame(message))) == message
+
+
+@pytest.mark.parametrize("message", REPLIES, ids=lambda message: type(message).__name__)
+def test_a_reply_arrives_as_it_was_sent(message: wire.Reply) -> None:
+    assert wire.decode_reply(body_of(wire.encode_frame(message))) == message
+
+
+@given(st.lists(st.binary(max_size=50)), st.data())
+def test_the_frames_do_not_depend_on_how_the_bytes_arrive(
+    bodies: list[bytes], data: st.DataObject
+) -> None:
+    stream = b"".join(len(body).to_bytes(HEADER_BYTES, "big") + body for body in bodies)
+    splitter, arrived, place = FrameSplitter(), list[bytes](), 0
+    while place < len(stream):
+        size = data.draw(st.integers(1, len(stream) - place))
+        arrived.extend(splitter.feed(stream[place : place + size]))
+        place += size
+    assert arrived == bodies
+
+
+def test_a_frame_of_the_largest_size_is_taken_and_a_larger_one_refused_at_its_header() -> None:
+    assert list(FrameSplitter(4).feed(b"\0\0\0\4abcd")) == [b"abcd"]
+    with pytest.raises(ProtocolError, match="5 bytes is over the limit of 4"):
+        FrameSplitter(4).feed(b"\0\0\0\5")
+
+
+def test_a_message_that_is_too_large_is_not_sent() -> None:
+    with pytest.raises(ProtocolError, match="over the limit"):
+        wire.encode_frame(wire.Chunk(1, "id", text="x" * FRAME_BYTES_MAX))
+
+
+@given(st.binary())
+def test_any_body_is_a_message_or_a_protocol_error(body: bytes) -> None:
+    for decode in (wire.decode_request, wire.decode_reply):
+        try:
+            decode(body)
+        except ProtocolError as error:
+            assert str(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        msgspec.msgpack.encode({"type": "no such request", "rid": 1}),
+        msgspec.msgpack.encode({"type": "get"}),
+        msgspec.msgpack.encode({"type": "get", "rid": "1"}),
+        msgspec.msgpack.encode({"type": "welcome", "rid": 1}),
+        wire.encode_frame(wire.GetStatus(1))[HEADER_BYTES:] + b"\xc0",
+        b"\x91" * 1_000_000,
+    ],
+)
+def test_a_body_that_is_no_request_is_refused(body: bytes) -> None:
+    with pytest.raises(ProtocolError, match="not a request"):
+        wire.decode_request(body)
+
+
+def test_a_field_of_a_later_version_is_passed_over() -> None:
+    body: dict[str, Any] = {"type": "get", "rid": 1, "id": "a", "later": True}
+    assert wire.decode_request(msgspec.msgpack.encode(body)) == wire.Get(1, "a")
+
+
+def test_an_error_is_the_same_error_on_the_other_side() -> None:
+    told = wire.refusal(4, ServerBusy("full", retry_after=0.5))
+    error = from_code(told.code, told.message, told.retry_after)
+    assert (type(error), str(error), error.retry_after) == (ServerBusy, "full", 0.5)
+
+
+def _all_kinds(kind: type[AutoGLMError]) -> list[type[AutoGLMError]]:
+    return [kind, *(each for child in kind.__subclasses__() for each in _all_kinds(child))]
+
+
+@pytest.mark.parametrize("kind", _all_kinds(AutoGLMError))
+def test_every_kind_of_error_has_a_code_of_its_own(kind: type[AutoGLMError]) -> None:
+    assert type(from_code(kind.code, "why")) is kind
+
+
+def test_an_error_of_a_later_version_is_a_server_error() -> None:
+    error = from_code("no such code", "why")
+    assert (type(error).__name__, error.exit_code) == ("ServerError", 3)
