@@ -104,6 +104,7 @@ class ResultFile:
             self._file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.close()
             raise Conflict(f"{self._name}: another autoglm run is writing it") from None
         except OSError as error:
             raise UsageError(f"{self._name}: {error.strerror}") from None
@@ -177,9 +178,13 @@ class Results:
         self.failed = 0
 
     def __enter__(self) -> Self:
-        self._answers.open()
-        if self._errors.path.exists():
-            self._errors.open()
+        try:
+            self._answers.open()
+            if self._errors.path.exists():
+                self._errors.open()
+        except AutoGLMError:
+            self._close(durable=False)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

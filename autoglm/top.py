@@ -13,7 +13,7 @@ import sys
 import termios
 import tty
 from collections import defaultdict, deque
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 
 import anyio
@@ -103,12 +103,13 @@ async def _live(watch: Watch, view: View, console: Console) -> None:
         live.update(picture(view, *console.size), refresh=True)
 
     with (
+        anyio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals,
         _single_keys() as keys,
         Live(console=console, screen=True, auto_refresh=False) as live,
     ):
         async with anyio.create_task_group() as group:
             group.start_soon(_until_quit, keys, group.cancel_scope)
-            group.start_soon(_until_ended, group.cancel_scope)
+            group.start_soon(_until_ended, signals, group.cancel_scope)
             while True:
                 paint()
                 await anyio.sleep(EVERY_S)
@@ -126,11 +127,10 @@ async def _until_quit(keys: int | None, scope: anyio.CancelScope) -> None:
             return
 
 
-async def _until_ended(scope: anyio.CancelScope) -> None:
+async def _until_ended(signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
     """Leave on SIGTERM as on `q`, or the terminal would stay as the view has set it."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
-        async for _ in signals:
-            scope.cancel()
+    async for _ in signals:
+        scope.cancel()
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class EngineConfig(_Section, frozen=True):
     kind: Literal["vllm", "simulated"] = "vllm"
     model: str = "smollm2"
     """`smollm2` (packaged), `tiny` (random weights, for tests) or a model folder."""
-    max_num_seqs: Count = 64
+    max_num_seqs: Count = 128
     """Slots: requests that run at once."""
     max_num_batched_tokens: Count | None = None
     max_model_len: Count | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, get_args
 
 import msgspec
@@ -125,10 +126,8 @@ def test_a_message_that_is_too_large_is_not_sent() -> None:
 @given(st.binary())
 def test_any_body_is_a_message_or_a_protocol_error(body: bytes) -> None:
     for decode in (wire.decode_request, wire.decode_reply):
-        try:
+        with contextlib.suppress(ProtocolError):
             decode(body)
-        except ProtocolError as error:
-            assert str(error)
 
 
 @pytest.mark.parametrize(

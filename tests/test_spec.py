@@ -1,0 +1,104 @@
+"""From what a person hands in to a task: what is understood, and what is refused at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from autoglm.errors import InvalidRequest
+from autoglm.spec import messages_of, size_bytes, task_spec
+from autoglm.types import Message, Sampling, TaskSpec
+
+NOW_MS = 1_700_000_000_000
+
+
+def spec(prompt: Any = "hello", **options: Any) -> TaskSpec:
+    return task_spec(prompt, id="an-id", now_ms=NOW_MS, **options)
+
+
+def test_a_text_is_one_user_message() -> None:
+    assert spec("hello").messages == (Message("user", "hello"),)
+    assert spec("").messages == (Message("user", ""),)
+
+
+def test_a_system_message_comes_first() -> None:
+    turns = [{"role": "user", "content": "Hi"}, Message("assistant", "Hello")]
+    assert spec(turns, system="Be brief.").messages == (
+        Message("system", "Be brief."),
+        Message("user", "Hi"),
+        Message("assistant", "Hello"),
+    )
+
+
+def test_text_parts_are_joined() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert messages_of([{"role": "user", "content": parts}]) == (Message("user", "ab"),)
+
+
+def test_named_options_win_over_sampling() -> None:
+    rarer = Sampling(top_k=5, max_tokens=9, stop=("x",))
+    sampling = spec(sampling=rarer, max_tokens=3).sampling
+    assert (sampling.top_k, sampling.max_tokens, sampling.stop) == (5, 3, ("x",))
+
+
+def test_one_text_stands_for_one_stop_and_one_id() -> None:
+    task = spec(stop="END", after="other")
+    assert (task.sampling.stop, task.after) == (("END",), ("other",))
+
+
+def test_times_are_from_now_in_seconds_or_words() -> None:
+    task = spec(deadline="2h", expires=0.5)
+    assert (task.deadline_at, task.expires_at) == (NOW_MS + 7_200_000, NOW_MS + 500)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"priority": 0}, {"priority": 9}, {"max_tokens": 1}, {"temperature": 0}, {"top_p": 1}),
+        *({"seed": -(2**63)}, {"tenant": "t" * 200}, {"expires": 0}),
+        {"sampling": Sampling(top_k=-1, repetition_penalty=1.1)},
+    ],
+)
+def test_the_ends_of_every_range_are_taken(options: dict[str, Any]) -> None:
+    spec(**options)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"priority": -1}, "priority -1"),
+    ({"priority": 10}, "priority 10"),
+    ({"max_tokens": 0}, "max_tokens 0"),
+    ({"temperature": -0.1}, "temperature"),
+    ({"temperature": float("nan")}, "temperature nan"),
+    ({"temperature": float("inf")}, "temperature inf"),
+    ({"top_p": 0}, "top_p 0: above 0"),
+    ({"top_p": 1.1}, "top_p"),
+    ({"seed": 2**63}, "seed"),
+    ({"stop": ["a", ""]}, "stop"),
+    ({"sampling": Sampling(repetition_penalty=0)}, "repetition_penalty"),
+    ({"tenant": ""}, "tenant: from 1 to 200 characters, not 0"),
+    ({"key": "k" * 201}, "key"),
+    ({"queue": ""}, "queue"),
+    ({"kind": ""}, "kind"),
+    ({"deadline": "soon"}, "deadline: no duration"),
+    ({"expires": -1}, "expires"),
+    ({"prompt": []}, "at least one"),
+    ({"prompt": [{"role": "user"}]}, "content"),
+    ({"prompt": [{"role": "", "content": "x"}]}, "role"),
+    ({"prompt": [{"role": "user", "content": "x", "tool_calls": []}]}, "tool_calls"),
+    ({"prompt": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
+    ({"prompt": ["hello"]}, "a turn is an object"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), REFUSED)
+def test_what_no_server_could_take_is_refused_by_its_name(
+    options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        spec(**options)
+
+
+def test_half_a_character_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(InvalidRequest, match="Unicode"):
+        size_bytes(spec("\ud800"))
