@@ -141,6 +141,7 @@ class _Job:
             if source.sha256 != self._survey.sha256:
                 raise Conflict(f"{self._options.input} changed while it was read; use --fresh")
         await self._hand_in((), last=True)
+        self._progress.submitted = self._progress.total
 
     async def _hand_in(self, lines: tuple[wire.JobLine, ...], *, last: bool = False) -> None:
         message = wire.SubmitLines(0, self._opened.job, lines, last)
@@ -166,6 +167,7 @@ class _Job:
         for ended in lines:
             if ended.line in self._done:
                 continue
+            self._done.add(ended.line)
             answer = ended.answer
             if answer and answer.result:
                 job, model = self._opened.job, self._session.server.model

@@ -217,6 +217,7 @@ def conditions(arguments: argparse.Namespace, choices: list[dict[str, str]]) -> 
         "choices": choices,
         "input": {"file": arguments.input.name, "lines": arguments.lines},
         "serial_lines": arguments.serial_lines,
+        "loaded": "autoglm first" if arguments.autoglm_first else "autoglm last",
         "run_batch_timing": "around vLLM's run_batch coroutine in a process that has loaded the"
         " engine: reading the file, answering, writing the file; no loading",
         "run_batch_defaults": "vLLM's defaults but for the KV cache, 1 GiB instead of most of the"
@@ -244,6 +245,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--serial-lines", type=int, default=8, help="for one at a time")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--set", action="append", default=[], metavar="engine.KEY=VALUE")
+    parser.add_argument(
+        "--autoglm-first",
+        action="store_true",
+        help="load its engine before the others, not after them",
+    )
     parser.add_argument("--output", type=Path, default=RESULTS)
     return parser.parse_args()
 
@@ -263,13 +269,18 @@ def main() -> int:
             made.wait_until_ready()
             return made
 
+        def serve() -> tuple[Server, list[dict[str, str]]]:
+            print("loading autoglm", file=sys.stderr)
+            made = Server(source, arguments.set, folder)
+            stack.callback(made.close)
+            return made, made.wait_until_ready()
+
+        served = serve() if arguments.autoglm_first else None
         direct = leg("direct", arguments.set)
         batch = leg("run_batch", arguments.set)
         defaults = leg("run_batch_defaults", [])
-        print("loading autoglm", file=sys.stderr)
-        server = Server(source, arguments.set, folder)
-        stack.callback(server.close)
-        state = conditions(arguments, server.wait_until_ready())
+        server, choices = served or serve()
+        state = conditions(arguments, choices)
         samples = measure(
             {
                 "direct": lambda: direct.run("all"),
