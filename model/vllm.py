@@ -1,9 +1,9 @@
 """The real engine: vLLM 0.32, all of it behind this file.
 
-vLLM promises stability for little of what is needed here (renderers, stat loggers, AsyncLLM), so
-no other file imports it, the version is pinned, and it is imported no earlier than `load`: that
-takes seconds and has side effects. What was relied on was read in its source; the names are those
-of `vllm.v1.engine.async_llm`, `vllm.renderers` and `vllm.v1.metrics.loggers`.
+vLLM promises stability for little of what is needed here (renderers, the client of its core,
+AsyncLLM), so no other file imports it, the version is pinned, and it is imported no earlier than
+`load`: that takes seconds and has side effects. What was relied on was read in its source, under
+the names `vllm.v1.engine.async_llm`, `vllm.v1.engine.core_client` and `vllm.renderers`.
 
     vLLM says                                   what it means here
     EngineDeadError                             EngineDead: a new process is needed
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
-    from vllm.v1.metrics.loggers import StatLoggerBase
 
 QUIET: Final = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -82,7 +81,10 @@ class VllmEngine:
         """Tokens of prompt and answer together."""
         self._defaults: dict[str, Any] = {}
         """Sampling the model's own generation_config.json asks for."""
-        self._reading = EngineLoad()
+        self._running = 0
+        """Requests given to vLLM and not ended, waiting ones among them."""
+        self._prompt_tokens = 0
+        self._completion_tokens = 0
 
     async def load(self) -> EngineInfo:
         """See Engine.load. Blocks the event loop: vLLM's start is synchronous."""
@@ -104,7 +106,8 @@ class VllmEngine:
             os.environ.update(engine_environment(plan, os.environ))
         try:
             arguments = AsyncEngineArgs(model=str(folder), **engine_arguments(self._config, plan))
-            self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stat_logger])
+            self._engine = AsyncLLM.from_engine_args(arguments)
+            self._count_tokens(self._engine)
         except ValueError as error:  # of the model or the settings: no second try can help
             reason = _one_line(error).partition(" [type=")[0]  # what follows is pydantic's own
             raise EngineUnavailable(f"vLLM can't run {folder}: {reason}") from error
@@ -132,6 +135,7 @@ class VllmEngine:
         except (VLLMClientError, ValueError, TypeError) as error:
             raise RequestFailed("invalid_request", _one_line(error), permanent=True) from error
         self._refuse_too_long(len(prompt["prompt_token_ids"]))
+        self._prompt_tokens += len(prompt["prompt_token_ids"])
         try:
             return await self._answer(request, prompt, params, on_text)
         except EngineDeadError as error:
@@ -144,7 +148,11 @@ class VllmEngine:
             raise RequestFailed("engine_error", _one_line(error), permanent=False) from error
 
     def reading(self) -> EngineLoad:
-        return self._reading
+        return EngineLoad(
+            running=self._running,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+        )
 
     def close(self) -> None:
         if self._engine is not None:
@@ -207,13 +215,17 @@ class VllmEngine:
         tokens = 0
         last: RequestOutput | None = None
         outputs = self._live().generate(prompt, params, f"{request.id}-{request.attempt}")
-        async with contextlib.aclosing(outputs):
-            async for last in outputs:
-                (output,) = last.outputs
-                tokens += len(output.token_ids)
-                pieces.append(output.text)
-                if on_text is not None and output.text:
-                    on_text(output.text)
+        self._running += 1
+        try:
+            async with contextlib.aclosing(outputs):
+                async for last in outputs:
+                    (output,) = last.outputs
+                    tokens += len(output.token_ids)
+                    pieces.append(output.text)
+                    if on_text is not None and output.text:
+                        on_text(output.text)
+        finally:
+            self._running -= 1
         assert last is not None, "vLLM ended a generation without a word"
         return Completion(
             id=request.id,
@@ -230,34 +242,21 @@ class VllmEngine:
             raise EngineDead("the engine is not loaded, or was closed")
         return self._engine
 
-    def _stat_logger(self, vllm_config: Any, engine_index: int = 0) -> StatLoggerBase:
-        """What vLLM hands its figures to, at every step."""
-        from vllm.v1.metrics.loggers import StatLoggerBase
+    def _count_tokens(self, engine: AsyncLLM) -> None:
+        """Count tokens where all that the engine core yields passes by.
 
-        record = self._record
+        vLLM's own statistics would tell too, but keeping them costs a tenth or more of the
+        throughput where the engine computes on every core.
+        """
+        core: Any = engine.engine_core
+        receive = core.get_output_async
 
-        class Reader(StatLoggerBase):
-            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None: ...
+        async def counted() -> Any:
+            outputs = await receive()
+            self._completion_tokens += sum(len(each.new_token_ids) for each in outputs.outputs)
+            return outputs
 
-            def record(
-                self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any
-            ) -> None:
-                record(scheduler_stats, iteration_stats)
-
-            def log_engine_initialized(self) -> None: ...
-
-        return Reader(vllm_config, engine_index)
-
-    def _record(self, scheduler: Any, iteration: Any) -> None:
-        before = self._reading
-        self._reading = EngineLoad(
-            running=scheduler.num_running_reqs if scheduler else before.running,
-            waiting=scheduler.num_waiting_reqs if scheduler else before.waiting,
-            prompt_tokens=before.prompt_tokens + (iteration.num_prompt_tokens if iteration else 0),
-            completion_tokens=before.completion_tokens
-            + (iteration.num_generation_tokens if iteration else 0),
-            kv_usage=scheduler.kv_cache_usage if scheduler else before.kv_usage,
-        )
+        core.get_output_async = counted
 
 
 def engine_arguments(config: EngineConfig, plan: Plan | None) -> dict[str, Any]:
