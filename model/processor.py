@@ -4,13 +4,14 @@
 text of a /proc/cpuinfo. Whatever the configuration names wins over every rule.
 
 The rules follow from tokens/s of SmolLM2 on two cores with AMX (64 slots, GSM8K prompts, 64 tokens
-each, medians of 3 to 5 runs that took turns, other programs using part of the machine):
+each, medians of 3 or 4 runs that took turns, other programs using part of the machine, by
+scripts that are not kept here):
 
     number format   bfloat16 698, float32 265. Without AMX it is the other way round: float32
                     208 to 252, bfloat16 169 to 186, on two cores of another machine.
     threads         both cores 698, vLLM's `auto` (one of two) 495, `nobind` 448. `auto` suffers
                     least from other programs: when they take a core, it is the fastest.
-    OpenMP          Intel's 843, GNU's 760; with 128 slots on the quiet machine 1,224 and 1,117.
+    OpenMP          Intel's 843, GNU's 760, from noisy runs: the weakest of these figures.
     compilation     1,024 instead of 760, but loads in 65 s instead of 15.
     slots           128 instead of 64: 1,033 instead of 760.
 """

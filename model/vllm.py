@@ -245,8 +245,8 @@ class VllmEngine:
     def _count_tokens(self, engine: AsyncLLM) -> None:
         """Count tokens where all that the engine core yields passes by.
 
-        vLLM's own statistics would tell too, but keeping them costs a tenth or more of the
-        throughput where the engine computes on every core.
+        vLLM's own statistics would tell too, but keeping them seems to cost throughput where the
+        engine computes on every core.
         """
         core: Any = engine.engine_core
         receive = core.get_output_async
