@@ -29,12 +29,11 @@ from actors.messages import (
     TasksEnded,
     TextsArrived,
 )
-from actors.requests import Requests, unknown_task
-from actors.waiting import JobWaiter, Waiter, Waiting
+from actors.requests import Requests
+from actors.telling import Telling
 from autoglm import wire
 from autoglm.errors import AutoGLMError, ServerBusy, ServerUnavailable
 from autoglm.ids import Ids
-from autoglm.types import Answer
 from runtime.actor import Actor, Statistics
 from runtime.alarm import Alarm
 from runtime.clock import Clock
@@ -44,7 +43,6 @@ from runtime.store import protocol as p
 CAPACITY = 16_384
 BUSY_RETRY_S = 0.1
 UNAVAILABLE_RETRY_S = 0.5
-LOOKUP_MAX = 512
 PATIENCE_S = 0.02  # how soon to look again where there was no room to ask
 
 Listen = Callable[[], "Awaitable[Listener[SocketStream]]"]
@@ -91,8 +89,8 @@ class Frontdoor(Actor[FrontdoorMessage]):
         self._again = Alarm(clock, Signal(mailbox.bell))
         self.alarms.append(self._again)
         self._connections: set[Connection] = set()
-        self._waiting = Waiting()
-        self._requests = Requests(self, welcome, ids)
+        self._telling = Telling(self)
+        self._requests = Requests(self, self._telling, welcome, ids)
 
     async def run(self, started: Callable[[], None]) -> None:
         async with await self._listen() as listener, anyio.create_task_group() as group:
@@ -104,16 +102,9 @@ class Frontdoor(Actor[FrontdoorMessage]):
             case Answered(Question() as question, answer):
                 self._on_answer(question, answer)
             case TasksEnded(endings, jobs):
-                self._look_up(self._waiting.wanted(ending.id for ending in endings))
-                for job in sorted(jobs):
-                    self._on_job_news(job)
+                self._telling.ended(endings, jobs)
             case TextsArrived(pieces):
-                for piece in pieces:
-                    for waiter in self._waiting.readers(piece.id):
-                        chunk = wire.Chunk(
-                            waiter.rid, piece.id, piece.attempt, piece.offset, piece.text
-                        )
-                        waiter.connection.reply(chunk, last=False)
+                self._telling.texts(pieces)
             case Answered():
                 raise TypeError(f"an answer to nothing we asked: {message!r}")
             case _:
@@ -123,12 +114,10 @@ class Frontdoor(Actor[FrontdoorMessage]):
         if self._missed.take() or self._again.rang():
             if len(self.mailbox):
                 self._look_again()  # who follows by an answer that is still in there
-            self._look_up(self._waiting.tasks())
-            for job in self._waiting.jobs():
-                self._on_job_news(job)
+            self._telling.look_at_all()
 
     def statistics(self) -> FrontdoorStatistics:
-        return FrontdoorStatistics(len(self._connections), len(self._waiting.tasks()))
+        return FrontdoorStatistics(len(self._connections), self._telling.waiting_tasks)
 
     # ── asking on behalf of a client ─────────────────────────────────────────────────────────
 
@@ -145,6 +134,14 @@ class Frontdoor(Actor[FrontdoorMessage]):
         self, connection: Connection, rid: int, query: p.Query, then: Callable[[Any], None]
     ) -> None:
         self._put(self._reader, lambda reply: Ask(query, reply), connection, rid, then)
+
+    def ask_for_all(self, query: p.Query, then: Callable[[Any], None]) -> None:
+        """Ask on behalf of all who wait. Where there is no room, all are looked at again later."""
+        reply = self.mailbox.reserve(Question(None, 0, then))
+        if reply is None or not self._reader.put_nowait(Ask(query, reply)):
+            if reply is not None:
+                reply.drop()
+            self._look_again()
 
     def ask_status(self, connection: Connection, rid: int, then: Callable[[Any], None]) -> None:
         self._put(self._monitor, GetStatus, connection, rid, then)
@@ -163,7 +160,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
         if reply is not None:
             reply.drop()
         busy = ServerBusy("the server is busy; try again shortly", retry_after=BUSY_RETRY_S)
-        self._refuse(connection, rid, busy)
+        self.refuse(connection, rid, busy)
 
     def _on_answer(self, question: Question, answer: object) -> None:
         if isinstance(answer, ActorDied):
@@ -181,110 +178,15 @@ class Frontdoor(Actor[FrontdoorMessage]):
         if question.connection is None:
             self._look_again()
         else:
-            self._refuse(question.connection, question.rid, error)
+            self.refuse(question.connection, question.rid, error)
 
-    def _refuse(self, connection: Connection, rid: int, error: AutoGLMError) -> None:
-        self._waiting.drop(connection, rid)
+    def refuse(self, connection: Connection, rid: int, error: AutoGLMError) -> None:
+        """Request `rid` can't be answered."""
+        self._telling.drop(connection, rid)
         connection.reply(wire.refusal(rid, error))
-
-    # ── waiting ──────────────────────────────────────────────────────────────────────────────
-
-    def wait_for(
-        self,
-        connection: Connection,
-        rid: int,
-        ids: tuple[str, ...],
-        *,
-        chunks: bool,
-        look_up: tuple[str, ...],
-    ) -> None:
-        """Answer request `rid` once for each of `ids` when it has ended; `chunks`: also on the way.
-
-        Those in `look_up` may have ended already, or not exist.
-        """
-        unproven = () if connection.tenant is None else look_up
-        waiters = {id: Waiter(connection, rid, chunks=chunks and id not in unproven) for id in ids}
-        for id, waiter in waiters.items():
-            self._waiting.add(id, waiter)
-        connection.watching[rid] = set(ids)
-
-        def then(found: dict[str, Answer]) -> None:
-            for id in look_up:
-                answer = found.get(id)
-                if answer is None:
-                    self._refuse(connection, rid, unknown_task(id))
-                elif answer.task.state.ended:
-                    self._tell(answer)
-                else:
-                    waiters[id].chunks = chunks
-
-        if look_up:
-            self.ask(connection, rid, p.FetchAnswers(connection.tenant, look_up), then)
-
-    def forget(self, connection: Connection, rid: int) -> None:
-        """The client no longer waits for `rid`."""
-        self._waiting.drop(connection, rid)
-        connection.finished(rid)
-
-    def wait_for_lines(self, connection: Connection, request: wire.GetJobLines) -> None:
-        waiter = JobWaiter(connection, request)
-        self._waiting.add_job(waiter)
-        self._ask_lines(waiter)
-
-    def _look_up(self, ids: list[str]) -> None:
-        """Tell those who wait for these tasks how they ended."""
-        for start in range(0, len(ids), LOOKUP_MAX):
-            query = p.FetchAnswers(None, tuple(ids[start : start + LOOKUP_MAX]))
-            reply = self.mailbox.reserve(Question(None, 0, self._tell_all))
-            if reply is None or not self._reader.put_nowait(Ask(query, reply)):
-                if reply is not None:
-                    reply.drop()
-                self._look_again()
-                return
 
     def _look_again(self) -> None:
         self._again.no_later_than(self._clock.monotonic() + PATIENCE_S)
-
-    def _tell_all(self, found: dict[str, Answer]) -> None:
-        for answer in found.values():
-            if answer.task.state.ended:
-                self._tell(answer)
-
-    def _tell(self, answer: Answer) -> None:
-        id = answer.task.id
-        for waiter in self._waiting.take(id):
-            connection = waiter.connection
-            if connection.tenant not in (None, answer.task.tenant):
-                self._refuse(connection, waiter.rid, unknown_task(id))
-                continue
-            watched = connection.watching.get(waiter.rid, set())
-            watched.discard(id)
-            connection.reply(wire.AnswerReply(waiter.rid, answer), last=not watched)
-
-    def _on_job_news(self, job: str) -> None:
-        for waiter in self._waiting.job_waiters(job):
-            waiter.news = True
-            self._ask_lines(waiter)
-
-    def _ask_lines(self, waiter: JobWaiter) -> None:
-        if waiter.asking:
-            return
-        connection, request = waiter.connection, waiter.request
-        waiter.asking, waiter.news = True, False
-
-        def then(found: tuple[tuple[wire.JobLineEnded, ...], bool]) -> None:
-            lines, done = found
-            waiter.asking = False
-            if lines or done:
-                self._waiting.remove_job(waiter)
-                connection.reply(wire.JobLines(request.rid, lines, done))
-            elif waiter.news:
-                self._ask_lines(waiter)
-
-        query = p.FetchJobLines(
-            connection.tenant, request.job, request.after, request.ordered, request.limit
-        )
-        self.ask(connection, request.rid, query, then)
 
     # ── connections ──────────────────────────────────────────────────────────────────────────
 
@@ -295,4 +197,4 @@ class Frontdoor(Actor[FrontdoorMessage]):
             await connection.serve()
         finally:
             self._connections.discard(connection)
-            self._waiting.forget(connection)
+            self._telling.gone(connection)

@@ -7,8 +7,9 @@ from typing import Any, Protocol, assert_never
 
 from actors.connection import Connection
 from actors.policy.admission import check_line, check_task
+from actors.telling import Telling, unknown_task
 from autoglm import wire
-from autoglm.errors import InvalidRequest, NotFound, ProtocolError
+from autoglm.errors import InvalidRequest, ProtocolError
 from autoglm.ids import Ids
 from autoglm.types import Answer, ErrorInfo, TaskSpec
 from runtime.store import protocol as p
@@ -25,24 +26,16 @@ class Desk(Protocol):
     def commit(self, connection: Connection, rid: int, write: p.Write, then: Then) -> None: ...
     def ask(self, connection: Connection, rid: int, query: p.Query, then: Then) -> None: ...
     def ask_status(self, connection: Connection, rid: int, then: Then) -> None: ...
-    def wait_for(
-        self,
-        connection: Connection,
-        rid: int,
-        ids: tuple[str, ...],
-        *,
-        chunks: bool,
-        look_up: tuple[str, ...],
-    ) -> None: ...
-    def wait_for_lines(self, connection: Connection, request: wire.GetJobLines) -> None: ...
-    def forget(self, connection: Connection, rid: int) -> None: ...
 
 
 class Requests:
     """Understands requests. `take` never raises anything but ProtocolError."""
 
-    def __init__(self, desk: Desk, welcome: Callable[[int], wire.Welcome], ids: Ids) -> None:
+    def __init__(
+        self, desk: Desk, telling: Telling, welcome: Callable[[int], wire.Welcome], ids: Ids
+    ) -> None:
         self._desk = desk
+        self._telling = telling
         self._welcome = welcome
         self._ids = ids
 
@@ -57,13 +50,13 @@ class Requests:
                 self._submit(connection, request)
             case wire.Get(rid, id, wait):
                 if wait:
-                    self._desk.wait_for(connection, rid, (id,), chunks=False, look_up=(id,))
+                    self._telling.wait_for(connection, rid, (id,), chunks=False, look_up=(id,))
                 else:
                     self._get(connection, rid, id)
             case wire.Follow(rid, id):
-                self._desk.wait_for(connection, rid, (id,), chunks=True, look_up=(id,))
+                self._telling.wait_for(connection, rid, (id,), chunks=True, look_up=(id,))
             case wire.Forget(_, target):
-                self._desk.forget(connection, target)
+                self._telling.forget(connection, target)
             case wire.ListTasks():
                 self._list(connection, request)
             case wire.Cancel():
@@ -83,7 +76,7 @@ class Requests:
                 bounded = wire.GetJobLines(
                     request.rid, request.job, _stored(request.after), request.ordered, limit
                 )
-                self._desk.wait_for_lines(connection, bounded)
+                self._telling.wait_for_lines(connection, bounded)
             case _:
                 assert_never(request)
 
@@ -125,7 +118,7 @@ class Requests:
                 # The end of a new task comes after this answer; an older one may have ended.
                 old = tuple(e.task.id for e in accepted if e.task is not None and e.duplicate)
                 ids = tuple(task.id for task in tasks)
-                self._desk.wait_for(connection, rid, ids, chunks=True, look_up=old)
+                self._telling.wait_for(connection, rid, ids, chunks=True, look_up=old)
 
         if checked:
             self._desk.commit(connection, rid, p.InsertTasks(tuple(checked)), then)
@@ -209,7 +202,3 @@ class Requests:
 def _stored(cursor: int) -> int:
     """The cursor, or the nearest one that the store could have given."""
     return min(max(0, cursor), STORED_MAX)
-
-
-def unknown_task(id: str) -> NotFound:
-    return NotFound(f"no task {id}")

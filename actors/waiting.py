@@ -5,7 +5,7 @@ A waiter is entered before the store is asked, so that an end between the two is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from actors.connection import Connection
 from autoglm.wire import GetJobLines
@@ -48,9 +48,9 @@ class Waiting:
         """Those who wait for `task`, removed."""
         return [each for each in self._tasks.pop(task, ()) if not each.connection.closed]
 
-    def wanted(self, tasks: Iterable[str]) -> list[str]:
-        """Of `tasks`, those that somebody waits for."""
-        return [task for task in tasks if task in self._tasks]
+    def wanted(self, task: str) -> bool:
+        """Whether somebody waits for `task`."""
+        return task in self._tasks
 
     def readers(self, task: str) -> Iterator[Waiter]:
         """Those who want the chunks of `task`."""

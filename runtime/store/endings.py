@@ -6,8 +6,11 @@ success may unblock them, any other end cancels them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from autoglm.errors import NotFound
-from autoglm.types import ErrorInfo, TaskState
+from autoglm.types import Answer, ErrorInfo, TaskState
 from runtime.store.protocol import (
     Cancellation,
     CancelTasks,
@@ -15,7 +18,11 @@ from runtime.store.protocol import (
     ReleaseDue,
     StoppedTask,
 )
-from runtime.store.transaction import Transaction, error_text
+from runtime.store.transaction import (
+    Transaction,
+    error_text,
+    json_numbers,
+)
 
 _OPEN_STATES = tuple(state.value for state in TaskState if not state.ended)
 _OPEN = ", ".join(f"'{state}'" for state in _OPEN_STATES)
@@ -49,20 +56,21 @@ def cancel_tasks(tx: Transaction, write: CancelTasks) -> Cancellation:
 
 def release_due(tx: Transaction, _write: ReleaseDue) -> None:
     rows = tx.cx.execute(
-        "SELECT seq, state, rank, attempt, expires_at FROM task"
+        "SELECT seq, state, rank, attempt, expires_at, last_event FROM task"
         " WHERE wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at",
         (tx.now_ms,),
     ).fetchall()
-    for seq, state, rank, attempt, expires_at in rows:
+    for seq, state, rank, attempt, expires_at, last_event in rows:
         if expires_at is not None and expires_at <= tx.now_ms:
             error = ErrorInfo("expired", "its `expires` passed before it was answered")
             end_unfinished(tx, seq, TaskState.EXPIRED, error)
         elif state == TaskState.RETRYING:
+            event = tx.move(seq, TaskState.RETRYING, TaskState.PENDING, attempt, last_event)
             tx.cx.execute(
-                "UPDATE task SET state = ?, wake_at = expires_at WHERE seq = ?",
-                (TaskState.PENDING, seq),
+                "UPDATE task SET state = 'pending', wake_at = expires_at, last_event = ?"
+                " WHERE seq = ?",
+                (event, seq),
             )
-            tx.move(seq, TaskState.RETRYING, TaskState.PENDING, attempt)
             tx.effects.ready.append((rank, seq))
     row = tx.cx.execute(
         "SELECT min(wake_at) FROM task WHERE wake_at IS NOT NULL",
@@ -70,46 +78,70 @@ def release_due(tx: Transaction, _write: ReleaseDue) -> None:
     tx.due(row[0])
 
 
+class Ended(NamedTuple):
+    """A task that has just ended; `shared`: job lines or other tasks look at its end."""
+
+    seq: int
+    id: str
+    state: TaskState
+    shared: bool
+    answer: Answer | None = None
+
+
 def end_unfinished(tx: Transaction, seq: int, state: TaskState, error: ErrorInfo | None) -> int:
     """End a task that nobody answered, wherever it stands. Returns 1, or 0 if it had ended."""
     row = tx.cx.execute(
-        "SELECT id, state, attempt, owner, shared FROM task WHERE seq = ?", (seq,)
+        "SELECT id, state, attempt, owner, shared, last_event FROM task WHERE seq = ?", (seq,)
     ).fetchone()
-    id, before, attempt, owner, shared = row
+    id, before, attempt, owner, shared, last_event = row
     if TaskState(before).ended:
         return 0
+    event = tx.move(seq, TaskState(before), state, attempt, last_event)
     tx.cx.execute(
         "UPDATE task SET state = ?, owner = NULL, wake_at = NULL, finished_at = ?,"
-        " error = coalesce(?, error) WHERE seq = ?",
-        (state, tx.now_ms, error_text(error), seq),
+        " error = coalesce(?, error), last_event = ? WHERE seq = ?",
+        (state, tx.now_ms, error_text(error), event, seq),
     )
-    tx.move(seq, TaskState(before), state, attempt)
     if owner is not None:
         tx.effects.stopped.append(StoppedTask(seq, owner))
-    tell_end(tx, seq, id, state, shared=bool(shared))
+    tell_ends(tx, [Ended(seq, id, state, bool(shared))])
     return 1
 
 
-def tell_end(tx: Transaction, seq: int, id: str, state: TaskState, *, shared: bool) -> None:
-    """Task `seq` has just ended as `state`: pass it on to whoever looks at its end."""
-    jobs: tuple[str, ...] = ()
+def tell_ends(tx: Transaction, ended: Sequence[Ended]) -> None:
+    """Pass on that these have ended to whoever looks at their ends."""
+    shared = [each for each in ended if each.shared]
+    jobs: dict[int, set[str]] = {}
+    lines: dict[str, list[int]] = {}
     if shared:
-        lines = tx.cx.execute("SELECT job, line FROM job_line WHERE task = ?", (seq,)).fetchall()
-        for job, line in lines:
-            end_line(tx, job, line)
-        jobs = tuple({job for job, _ in lines})
-        _tell_blocked(tx, seq, id, state)
-    tx.effects.endings.append(Ending(id, jobs))
+        rows = tx.cx.execute(
+            "SELECT l.job, l.line, l.task FROM json_each(?) ended"
+            " CROSS JOIN job_line l ON l.task = ended.value",
+            (json_numbers(each.seq for each in shared),),
+        )
+        for job, line, seq in rows.fetchall():
+            jobs.setdefault(seq, set()).add(job)
+            lines.setdefault(job, []).append(line)
+    for job, of_job in lines.items():
+        end_lines(tx, job, of_job)
+    for each in ended:
+        told = tuple(jobs.get(each.seq, ()))
+        tx.effects.endings.append(Ending(each.id, told, each.answer))
+    for each in shared:
+        _tell_blocked(tx, each.seq, each.id, each.state)
 
 
-def end_line(tx: Transaction, job: str, line: int) -> None:
-    """Give a job's line its place in the order of endings."""
+def end_lines(tx: Transaction, job: str, lines: Sequence[int]) -> None:
+    """Give these lines of a job their places in the order of endings."""
+    if not lines:
+        return
     (ended,) = tx.cx.execute(
-        "UPDATE job SET ended = ended + 1 WHERE id = ? RETURNING ended", (job,)
+        "UPDATE job SET ended = ended + ? WHERE id = ? RETURNING ended", (len(lines), job)
     ).fetchone()
     tx.cx.execute(
-        "UPDATE job_line SET ended = ? WHERE job = ? AND line = ?",
-        (ended, job, line),
+        "UPDATE job_line SET ended = ? + given.key FROM json_each(?) given"
+        " WHERE job = ? AND line = given.value",
+        (ended - len(lines) + 1, json_numbers(lines), job),
     )
     tx.effects.jobs.add(job)
 
@@ -132,11 +164,14 @@ def _tell_blocked(tx: Transaction, upstream: int, id: str, state: TaskState) -> 
             end_unfinished(tx, task, TaskState.CANCELLED, error)
             continue
         freed = tx.cx.execute(
-            "UPDATE task SET state = ? WHERE seq = ? AND state = ?"
-            " AND NOT EXISTS (SELECT 1 FROM blocker WHERE blocker.task = task.seq)"
-            " RETURNING rank, attempt",
-            (TaskState.PENDING, task, TaskState.BLOCKED),
+            "SELECT rank, attempt, last_event FROM task WHERE seq = ? AND state = 'blocked'"
+            " AND NOT EXISTS (SELECT 1 FROM blocker WHERE blocker.task = task.seq)",
+            (task,),
         ).fetchone()
         if freed:
-            tx.move(task, TaskState.BLOCKED, TaskState.PENDING, freed[1])
-            tx.effects.ready.append((freed[0], task))
+            rank, attempt, last_event = freed
+            event = tx.move(task, TaskState.BLOCKED, TaskState.PENDING, attempt, last_event)
+            tx.cx.execute(
+                "UPDATE task SET state = 'pending', last_event = ? WHERE seq = ?", (event, task)
+            )
+            tx.effects.ready.append((rank, task))

@@ -8,85 +8,179 @@ from __future__ import annotations
 
 import msgspec
 
-from autoglm.types import TaskState
-from runtime.store.endings import tell_end
+from autoglm.types import Answer, Task, TaskState
+from runtime.store.endings import Ended, tell_ends
 from runtime.store.protocol import ClaimedTask, ClaimTasks, Outcome, PutBack, RecordOutcomes
-from runtime.store.transaction import Payload, Transaction, error_text
+from runtime.store.transaction import (
+    Payload,
+    Transaction,
+    all_rows,
+    error_of,
+    error_text,
+    execute_rows,
+    json_numbers,
+)
 
-_decode: msgspec.msgpack.Decoder[Payload] = msgspec.msgpack.Decoder(Payload)
+
+class _Claimable(msgspec.Struct, array_like=True):
+    seq: int
+    id: str
+    attempt: int
+    failures: int
+    deaths: int
+    priority: int
+    rank: int
+    stream: int
+    last_event: int
+    payload: Payload
+
+
+class _Running(msgspec.Struct, array_like=True):
+    """A row of the task an outcome is of; `task` holds the fields that its end leaves alone."""
+
+    seq: int
+    attempt: int
+    failures: int
+    rank: int
+    shared: int
+    last_event: int
+    error: str | None
+    id: str
+    tenant: str
+    queue: str
+    priority: int
+    kind: str | None
+    key: str | None
+    job: str | None
+    created_at: int
+    started_at: int | None
+    deadline_at: int | None
+    expires_at: int | None
+
+
+_decode_claimable = msgspec.json.Decoder(list[_Claimable]).decode
+_decode_running = msgspec.json.Decoder(list[_Running]).decode
+
+_SELECT_CLAIMABLE = """
+SELECT json_group_array(json_array(t.seq, t.id, t.attempt, t.failures, t.deaths, t.priority,
+                                   t.rank, t.stream, t.last_event, json(p.body)))
+FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value
+JOIN payload p ON p.task = t.seq
+WHERE t.state = 'pending'
+"""
+_CLAIM = """
+UPDATE task SET state = 'running', attempt = attempt + 1, owner = ?, started_at = ?,
+                last_event = ? + claimed.key
+FROM json_each(?) claimed WHERE seq = claimed.value AND state = 'pending'
+"""
+_SELECT_RUNNING = """
+SELECT json_group_array(json_array(t.seq, t.attempt, t.failures, t.rank, t.shared, t.last_event,
+                                   t.error, t.id, t.tenant, t.queue, t.priority, t.kind, t.key,
+                                   t.job, t.created_at, t.started_at, t.deadline_at, t.expires_at))
+FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value
+WHERE t.state = 'running'
+"""
+_RECORD = """
+WITH outcome (of, attempt, state, charged, died, finished_at, error, wake_at, event) AS ({rows})
+UPDATE task SET state = outcome.state, owner = NULL, failures = failures + charged,
+                deaths = deaths + died, finished_at = outcome.finished_at,
+                error = coalesce(outcome.error, task.error), wake_at = outcome.wake_at,
+                last_event = event
+FROM outcome WHERE seq = of AND task.state = 'running' AND task.attempt = outcome.attempt
+"""
 
 
 def claim_tasks(tx: Transaction, write: ClaimTasks) -> tuple[ClaimedTask, ...]:
+    rows = _decode_claimable(all_rows(tx.cx, _SELECT_CLAIMABLE, (json_numbers(write.seqs),)))
+    if not rows:
+        return ()
     claimed: list[ClaimedTask] = []
-    for seq in write.seqs:
-        row = tx.cx.execute(
-            "UPDATE task SET state = 'running', attempt = attempt + 1, owner = ?, started_at = ?"
-            " WHERE seq = ? AND state = 'pending'"
-            " RETURNING id, attempt, failures, deaths, priority, rank, stream",
-            (write.owner, tx.now_ms, seq),
-        ).fetchone()
-        if row is None:
-            continue
-        id, attempt, failures, deaths, priority, rank, stream = row
-        (body,) = tx.cx.execute("SELECT body FROM payload WHERE task = ?", (seq,)).fetchone()
-        payload = _decode.decode(body)
-        tx.move(seq, TaskState.PENDING, TaskState.RUNNING, attempt)
+    first = tx.next_event
+    for row in rows:
+        attempt, payload = row.attempt + 1, row.payload
+        tx.move(row.seq, TaskState.PENDING, TaskState.RUNNING, attempt, row.last_event)
         claimed.append(
             ClaimedTask(
-                *(seq, id, attempt, failures, deaths, priority, rank, bool(stream)),
-                *(payload.messages, payload.prompt, payload.sampling),
+                *(row.seq, row.id, attempt, row.failures, row.deaths, row.priority, row.rank),
+                *(bool(row.stream), payload.messages, payload.prompt, payload.sampling),
             )
         )
+    seqs = json_numbers(row.seq for row in rows)
+    tx.cx.execute(_CLAIM, (write.owner, tx.now_ms, first, seqs))
     return tuple(claimed)
 
 
 def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
-    return sum(_record(tx, outcome) for outcome in write.outcomes)
-
-
-def _record(tx: Transaction, outcome: Outcome) -> bool:
-    state, seq = outcome.state, outcome.seq
-    row = tx.cx.execute(
-        "UPDATE task SET state = ?, owner = NULL, failures = failures + ?,"
-        " deaths = deaths + ?, finished_at = ?,"
-        " error = coalesce(?, error), wake_at = CASE WHEN ? THEN NULL ELSE"
-        " min(coalesce(?, expires_at), coalesce(expires_at, ?)) END"
-        " WHERE seq = ? AND state = 'running' AND attempt = ?"
-        " RETURNING id, rank, shared, wake_at",
-        (
-            *(state, int(outcome.charged), int(outcome.died)),
-            tx.now_ms if state.ended else None,
-            *(error_text(outcome.error), state.ended),
-            *(_retry_at(tx, outcome), _retry_at(tx, outcome)),
-            *(seq, outcome.attempt),
-        ),
-    ).fetchone()
-    if row is None:
-        return False
-    id, rank, shared, wake_at = row
-    tx.move(seq, TaskState.RUNNING, state, outcome.attempt, outcome.cost)
-    tx.due(wake_at)
-    if state is TaskState.SUCCEEDED:
-        output = outcome.output
-        assert output is not None, "a success without an output"
-        usage = output.usage
-        tx.cx.execute(
-            "INSERT INTO result VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                *(seq, output.text, output.finish_reason),
-                *(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
-            ),
+    wanted = json_numbers(outcome.seq for outcome in write.outcomes)
+    running = {
+        (row.seq, row.attempt): row
+        for row in _decode_running(all_rows(tx.cx, _SELECT_RUNNING, (wanted,)))
+    }
+    updates: list[tuple[object, ...]] = []
+    results: list[tuple[object, ...]] = []
+    ends: list[Ended] = []
+    for outcome in write.outcomes:
+        row = running.pop((outcome.seq, outcome.attempt), None)
+        if row is None:
+            continue
+        state = outcome.state
+        event = tx.move(
+            row.seq, TaskState.RUNNING, state, row.attempt, row.last_event, outcome.cost
         )
-    if state.ended:
-        tell_end(tx, seq, id, state, shared=bool(shared))
-    elif state is TaskState.PENDING:
-        tx.effects.ready.append((rank, seq))
-    return True
+        wake_at = _wake_at(tx, outcome, row.expires_at)
+        tx.due(wake_at)
+        updates.append(
+            (
+                *(row.seq, row.attempt, state, int(outcome.charged), int(outcome.died)),
+                *(tx.now_ms if state.ended else None, error_text(outcome.error), wake_at, event),
+            )
+        )
+        if state is TaskState.SUCCEEDED:
+            results.append(_result(outcome))
+        if state.ended:
+            ends.append(Ended(row.seq, row.id, state, bool(row.shared), _answer(tx, row, outcome)))
+        elif state is TaskState.PENDING:
+            tx.effects.ready.append((row.rank, row.seq))
+    execute_rows(tx.cx, _RECORD, updates)
+    execute_rows(tx.cx, "INSERT INTO result {rows}", results)
+    tell_ends(tx, ends)
+    return len(updates)
+
+
+def _answer(tx: Transaction, row: _Running, outcome: Outcome) -> Answer:
+    """What a query would find after this commit."""
+    task = Task(
+        *(row.id, outcome.state, row.tenant, row.queue, row.priority, row.kind, row.key, row.job),
+        *(row.attempt, row.failures + outcome.charged, row.created_at, row.started_at, tx.now_ms),
+        *(row.deadline_at, row.expires_at, outcome.error or error_of(row.error)),
+    )
+    return Answer(task, outcome.output)
+
+
+def _result(outcome: Outcome) -> tuple[object, ...]:
+    output = outcome.output
+    assert output is not None, "a success without an output"
+    usage = output.usage
+    return (
+        *(outcome.seq, output.text, output.finish_reason),
+        *(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
+    )
+
+
+def _wake_at(tx: Transaction, outcome: Outcome, expires_at: int | None) -> int | None:
+    """When something is due for the task next: the end of its pause, or its expiry."""
+    if outcome.state.ended:
+        return None
+    if outcome.state is not TaskState.RETRYING:
+        return expires_at
+    retry_at = tx.now_ms + outcome.retry_in_ms
+    return retry_at if expires_at is None else min(retry_at, expires_at)
 
 
 def put_back(tx: Transaction, write: PutBack) -> tuple[tuple[int, int], ...]:
     rows = tx.cx.execute(
-        "SELECT seq, attempt, rank FROM task WHERE state = 'running' AND (? IS NULL OR owner = ?)",
+        "SELECT seq, attempt, rank, last_event FROM task"
+        " WHERE state = 'running' AND (? IS NULL OR owner = ?)",
         (write.owner, write.owner),
     ).fetchall()
     if write.owner is None:
@@ -96,12 +190,11 @@ def put_back(tx: Transaction, write: PutBack) -> tuple[tuple[int, int], ...]:
             (tx.now_ms, tx.now_ms),
         )
     gone = [row for row in rows if row[:2] not in write.keep]
-    for seq, attempt, rank in gone:
-        tx.cx.execute("UPDATE task SET state = 'pending', owner = NULL WHERE seq = ?", (seq,))
-        tx.move(seq, TaskState.RUNNING, TaskState.PENDING, attempt)
+    for seq, attempt, rank, last_event in gone:
+        event = tx.move(seq, TaskState.RUNNING, TaskState.PENDING, attempt, last_event)
+        tx.cx.execute(
+            "UPDATE task SET state = 'pending', owner = NULL, last_event = ? WHERE seq = ?",
+            (event, seq),
+        )
         tx.effects.ready.append((rank, seq))
-    return tuple((seq, attempt) for seq, attempt, _ in gone)
-
-
-def _retry_at(tx: Transaction, outcome: Outcome) -> int | None:
-    return tx.now_ms + outcome.retry_in_ms if outcome.state is TaskState.RETRYING else None
+    return tuple(row[:2] for row in gone)

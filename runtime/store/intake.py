@@ -6,26 +6,38 @@ content is the same task; with other content it is a conflict and nothing is sto
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from msgspec import json
 
 from autoglm.errors import Conflict, NotFound
 from autoglm.types import ErrorInfo, Task, TaskSpec, TaskState
 from autoglm.wire import Accepted, JobLine
-from runtime.store.endings import cancel_tasks, end_line
+from runtime.store.endings import cancel_tasks, end_lines
 from runtime.store.protocol import CancelTasks, InsertLines, InsertTasks, JobOpening, OpenJob
-from runtime.store.transaction import TASK_COLUMNS, Payload, Transaction, error_text, task_of
+from runtime.store.transaction import (
+    TASK_COLUMNS,
+    Payload,
+    Transaction,
+    all_rows,
+    error_text,
+    execute_rows,
+    task_of,
+)
 
-_encode = msgspec.msgpack.Encoder().encode
+_encode = json.Encoder().encode
 
-_INSERT_TASK = """
-INSERT INTO task (seq, id, state, rank, tenant, queue, priority, kind, key, job, stream, shared,
-                  created_at, deadline_at, expires_at, wake_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+_INSERT_TASKS = """
+INSERT INTO task (seq, id, state, rank, last_event, tenant, queue, priority, kind, key, job,
+                  stream, shared, created_at, deadline_at, expires_at, wake_at)
+{rows}
 """
 
 
-def insert_tasks(tx: Transaction, write: InsertTasks) -> tuple[Accepted, ...]:
-    return tuple(_insert(tx, spec, None)[0] for spec in write.tasks)
+def insert_tasks(tx: Transaction, writes: Sequence[InsertTasks]) -> list[tuple[Accepted, ...]]:
+    stored = iter(_insert(tx, [spec for write in writes for spec in write.tasks], None))
+    return [tuple(next(stored).accepted for _ in write.tasks) for write in writes]
 
 
 def open_job(tx: Transaction, write: OpenJob) -> JobOpening:
@@ -71,10 +83,12 @@ def insert_lines(tx: Transaction, write: InsertLines) -> int:
     if row is None:
         raise NotFound(f"no job {write.job}")
     submitted = int(row[0])
-    fresh = [line for line in write.lines if line.line > submitted]
-    for line in fresh:
-        _insert_line(tx, write.job, line)
-        submitted = line.line
+    fresh: list[JobLine] = []
+    for line in write.lines:
+        if line.line > submitted:
+            fresh.append(line)
+            submitted = line.line
+    _insert_lines(tx, write.job, fresh)
     tx.cx.execute(
         "UPDATE job SET submitted = ?, lines = lines + ?, sealed = max(sealed, ?) WHERE id = ?",
         (submitted, len(fresh), int(write.last), write.job),
@@ -84,64 +98,149 @@ def insert_lines(tx: Transaction, write: InsertLines) -> int:
     return submitted
 
 
-def _insert_line(tx: Transaction, job: str, line: JobLine) -> None:
-    seq, error, ended = None, line.error, True
-    if line.task is not None and error is None:
-        accepted, seq = _insert(tx, line.task, job)
-        error = accepted.error
-        ended = accepted.task is None or accepted.task.state.ended
-        if accepted.duplicate:
-            tx.cx.execute("UPDATE task SET shared = 1 WHERE seq = ?", (seq,))
-    tx.cx.execute(
-        "INSERT INTO job_line (job, line, custom_id, url, task, error) VALUES (?, ?, ?, ?, ?, ?)",
-        (job, line.line, line.custom_id, line.url, seq, error_text(error)),
+def _insert_lines(tx: Transaction, job: str, lines: Sequence[JobLine]) -> None:
+    specs = [line.task for line in lines if line.task is not None and line.error is None]
+    stored = iter(_insert(tx, specs, job))
+    rows: list[tuple[object, ...]] = []
+    ended: list[int] = []
+    for line in lines:
+        seq, error, open_ = None, line.error, False
+        if line.task is not None and error is None:
+            accepted, seq = next(stored)
+            error = accepted.error
+            open_ = accepted.task is not None and not accepted.task.state.ended
+            if accepted.duplicate:
+                tx.cx.execute("UPDATE task SET shared = 1 WHERE seq = ?", (seq,))
+        rows.append((job, line.line, line.custom_id, line.url, seq, error_text(error)))
+        if not open_:
+            ended.append(line.line)
+    execute_rows(
+        tx.cx, "INSERT INTO job_line (job, line, custom_id, url, task, error) {rows}", rows
     )
-    if ended:
-        end_line(tx, job, line.line)
+    end_lines(tx, job, ended)
 
 
-def _insert(tx: Transaction, spec: TaskSpec, job: str | None) -> tuple[Accepted, int | None]:
-    body = _encode(Payload(spec.messages, spec.prompt, spec.sampling))
+class _Stored(NamedTuple):
+    """What became of a task that was handed in, and its number if it is in the store."""
+
+    accepted: Accepted
+    seq: int | None = None
+
+
+def _insert(tx: Transaction, specs: Iterable[TaskSpec], job: str | None) -> list[_Stored]:
+    """Store the tasks, in order: each sees those before it."""
+    stored: list[_Stored] = []
+    together: list[TaskSpec] = []
+    names: set[object] = set()
+    for spec in specs:
+        mine = {spec.id, (spec.tenant, spec.key)} if spec.key is not None else {spec.id}
+        if spec.after or not names.isdisjoint(mine):
+            stored += _insert_together(tx, together, job)
+            together, names = [], set()
+        if spec.after:
+            stored.append(_insert_after(tx, spec, job))
+        else:
+            together.append(spec)
+            names |= mine
+    return stored + _insert_together(tx, together, job)
+
+
+def _insert_together(tx: Transaction, specs: Sequence[TaskSpec], job: str | None) -> list[_Stored]:
+    """Store tasks that have nothing to do with each other."""
+    if not specs:
+        return []
+    bodies = [_body(spec) for spec in specs]
+    taken = _names_taken(tx, specs)
+    known = {
+        place: found
+        for place, spec in enumerate(specs)
+        if (spec.id in taken or (spec.tenant, spec.key) in taken)
+        and (found := _known(tx, spec, bodies[place])) is not None
+    }
+    new = [each for place, each in enumerate(zip(specs, bodies, strict=True)) if place not in known]
+    stored = iter(_insert_new(tx, new, TaskState.PENDING, job))
+    return [known[place] if place in known else next(stored) for place in range(len(specs))]
+
+
+def _insert_after(tx: Transaction, spec: TaskSpec, job: str | None) -> _Stored:
+    """Store a task that comes after others."""
+    body = _body(spec)
+    known = _known(tx, spec, body)
+    if known is not None:
+        return known
     upstream, refusal = _upstream(tx, spec)
     if refusal is not None:
-        known = _known(tx, spec, body)
-        return known if known is not None else (Accepted(error=refusal), None)
+        return _Stored(Accepted(error=refusal))
     state = TaskState.BLOCKED if upstream else TaskState.PENDING
-    seq, rank, at = tx.new_task(), tx.rank_of(spec, tx.logical_ms), tx.logical_ms
-    inserted = tx.cx.execute(
-        _INSERT_TASK,
-        (
-            *(seq, spec.id, state, rank, spec.tenant, spec.queue, spec.priority, spec.kind),
-            *(spec.key, job, int(spec.stream), int(job is not None), at),
-            *(spec.deadline_at, spec.expires_at, spec.expires_at),
-        ),
-    )
-    if inserted.rowcount == 0:
-        known = _known(tx, spec, body)
-        assert known is not None, "an insert conflicted with nothing"
-        return known
-    tx.cx.execute("INSERT INTO payload VALUES (?, ?)", (seq, body))
-    tx.move(seq, None, state, 0)
-    tx.due(spec.expires_at)
+    (stored,) = _insert_new(tx, [(spec, body)], state, job)
     for other in upstream:
-        tx.cx.execute("INSERT OR IGNORE INTO blocker VALUES (?, ?)", (other, seq))
+        tx.cx.execute("INSERT OR IGNORE INTO blocker VALUES (?, ?)", (other, stored.seq))
         tx.cx.execute("UPDATE task SET shared = 1 WHERE seq = ?", (other,))
-    if state is TaskState.PENDING:
-        tx.effects.ready.append((rank, seq))
-    task = Task(
-        spec.id,
-        state,
-        spec.tenant,
-        spec.queue,
-        spec.priority,
-        spec.kind,
-        spec.key,
-        job,
-        created_at=at,
-        deadline_at=spec.deadline_at,
-        expires_at=spec.expires_at,
+    return stored
+
+
+def _insert_new(
+    tx: Transaction, new: Sequence[tuple[TaskSpec, str]], state: TaskState, job: str | None
+) -> list[_Stored]:
+    """Store tasks, each with its body, that are not known by id or key."""
+    at, shared = tx.logical_ms, int(job is not None)
+    stored: list[_Stored] = []
+    rows: list[tuple[object, ...]] = []
+    payloads: list[tuple[object, ...]] = []
+    for spec, body in new:
+        seq, rank, expires_at = tx.new_task(), tx.rank_of(spec, at), spec.expires_at
+        event = tx.move(seq, None, state, 0, None)
+        rows.append(
+            (
+                *(seq, spec.id, state, rank, event, spec.tenant, spec.queue, spec.priority),
+                *(spec.kind, spec.key, job, int(spec.stream), shared, at),
+                *(spec.deadline_at, expires_at, expires_at),
+            )
+        )
+        payloads.append((seq, body))
+        if expires_at is not None:
+            tx.due(expires_at)
+        if state is TaskState.PENDING:
+            tx.effects.ready.append((rank, seq))
+        task = Task(
+            *(spec.id, state, spec.tenant, spec.queue, spec.priority, spec.kind, spec.key, job),
+            created_at=at,
+            deadline_at=spec.deadline_at,
+            expires_at=expires_at,
+        )
+        stored.append(_Stored(Accepted(task), seq))
+    execute_rows(tx.cx, _INSERT_TASKS, rows)
+    execute_rows(tx.cx, "INSERT INTO payload {rows}", payloads)
+    return stored
+
+
+def _body(spec: TaskSpec) -> str:
+    return _encode(Payload(spec.messages, spec.prompt, spec.sampling)).decode()
+
+
+def _names_taken(tx: Transaction, specs: Sequence[TaskSpec]) -> set[object]:
+    """Of their ids and `(tenant, key)` pairs, those that a task in the store has."""
+    ids = _encode([spec.id for spec in specs]).decode()
+    found: set[object] = set(
+        json.decode(
+            all_rows(
+                tx.cx,
+                "SELECT json_group_array(t.id) FROM json_each(?) given"
+                " CROSS JOIN task t ON t.id = given.value",
+                (ids,),
+            )
+        )
     )
-    return Accepted(task), seq
+    pairs = [(spec.tenant, spec.key) for spec in specs if spec.key is not None]
+    if pairs:
+        rows = all_rows(
+            tx.cx,
+            "SELECT json_group_array(json_array(t.tenant, t.key)) FROM json_each(?) given"
+            " CROSS JOIN task t ON t.tenant = given.value ->> 0 AND t.key = given.value ->> 1",
+            (_encode(pairs).decode(),),
+        )
+        found.update((tenant, key) for tenant, key in json.decode(rows))
+    return found
 
 
 def _upstream(tx: Transaction, spec: TaskSpec) -> tuple[list[int], ErrorInfo | None]:
@@ -161,7 +260,7 @@ def _upstream(tx: Transaction, spec: TaskSpec) -> tuple[list[int], ErrorInfo | N
     return waiting, None
 
 
-def _known(tx: Transaction, spec: TaskSpec, body: bytes) -> tuple[Accepted, int | None] | None:
+def _known(tx: Transaction, spec: TaskSpec, body: str) -> _Stored | None:
     """The task that holds this id or key already, or the conflict; None when neither is known."""
     for column, value in (("id", spec.id), ("key", spec.key)):
         if value is None:
@@ -175,10 +274,10 @@ def _known(tx: Transaction, spec: TaskSpec, body: bytes) -> tuple[Accepted, int 
             continue
         *_, seq, known = row
         if known == body:
-            return Accepted(task_of(row), duplicate=True), seq
-        return Accepted(error=_conflict(column, value)), None
+            return _Stored(Accepted(task_of(row), duplicate=True), seq)
+        return _Stored(Accepted(error=_conflict(column, value)))
     if tx.cx.execute("SELECT 1 FROM task WHERE id = ?", (spec.id,)).fetchone():
-        return Accepted(error=_conflict("id", spec.id)), None
+        return _Stored(Accepted(error=_conflict("id", spec.id)))
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from autoglm.types import ErrorInfo, Message, Output, Sampling, TaskSpec, TaskState
+from autoglm.types import Answer, ErrorInfo, Message, Output, Sampling, TaskSpec, TaskState
 from autoglm.wire import GetEvents, JobLine, ListTasks
 
 Key = tuple[int, int]
@@ -145,6 +145,8 @@ class Ending(msgspec.Struct, frozen=True):
 
     id: str
     jobs: tuple[str, ...]
+    answer: Answer | None = None
+    """What a query finds now; None: it takes a query."""
 
 
 class StoppedTask(msgspec.Struct, frozen=True):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +31,6 @@ APPLICATION_ID = 0x41474C4D  # "AGLM", in the file's header
 SCHEMA_VERSION = 1
 
 _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
-    p.InsertTasks: intake.insert_tasks,
     p.OpenJob: intake.open_job,
     p.InsertLines: intake.insert_lines,
     p.ClaimTasks: execution.claim_tasks,
@@ -39,6 +39,10 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     p.CancelTasks: endings.cancel_tasks,
     p.ReleaseDue: endings.release_due,
 }
+_WRITES_TOGETHER: dict[type[p.Write], Callable[[Transaction, Any], list[Any]]] = {
+    p.InsertTasks: intake.insert_tasks,
+}
+"""Bodies that take all the writes of their kind that stand together, and give a result for each."""
 _QUERIES: dict[type[p.Query], Callable[[sqlite3.Connection, Any], Any]] = {
     p.FetchAnswers: reading.fetch_answers,
     p.FetchTasks: reading.fetch_tasks,
@@ -128,6 +132,7 @@ def prepare(cx: sqlite3.Connection, path: Path) -> Counters:
     cx.execute("PRAGMA synchronous = FULL")
     cx.execute("PRAGMA foreign_keys = OFF")
     cx.execute("PRAGMA busy_timeout = 5000")
+    cx.execute("PRAGMA temp_store = MEMORY")
     if not objects:
         schema = files("runtime.store").joinpath("schema.sql").read_text()
         cx.executescript(
@@ -173,12 +178,12 @@ def _attempt(
     merged = p.Effects()
     cx.execute("BEGIN IMMEDIATE")
     try:
-        for write in writes:
+        for kind, together in _groups(writes, one_by_one=savepoints):
             tx = Transaction(cx, counters, now_ms, rank_of)
             if savepoints:
                 cx.execute("SAVEPOINT one")
             try:
-                results.append(_WRITES[type(write)](tx, write))
+                results += _carry_out(tx, kind, together)
                 tx.write_events()
             except AutoGLMError as refusal:
                 results.append(refusal)  # raised before anything was changed
@@ -186,7 +191,7 @@ def _attempt(
                 if not savepoints:
                     raise
                 cx.execute("ROLLBACK TO one")
-                results.append(p.StoreError(f"{type(write).__name__} failed: {error}"))
+                results.append(p.StoreError(f"{kind.__name__} failed: {error}"))
             else:
                 _merge(merged, tx.effects)
             if savepoints:
@@ -197,6 +202,24 @@ def _attempt(
             cx.execute("ROLLBACK")
         raise
     return p.Committed(tuple(results), merged)
+
+
+def _groups(
+    writes: Sequence[p.Write], *, one_by_one: bool
+) -> Iterator[tuple[type[p.Write], list[p.Write]]]:
+    """The writes in order, those of one kind together where their body takes many."""
+    for kind, together in groupby(writes, type):
+        if kind in _WRITES_TOGETHER and not one_by_one:
+            yield kind, list(together)
+        else:
+            for write in together:
+                yield kind, [write]
+
+
+def _carry_out(tx: Transaction, kind: type[p.Write], writes: list[p.Write]) -> list[Any]:
+    if kind in _WRITES_TOGETHER:
+        return _WRITES_TOGETHER[kind](tx, writes)
+    return [_WRITES[kind](tx, write) for write in writes]
 
 
 def _merge(into: p.Effects, more: p.Effects) -> None:

@@ -8,7 +8,8 @@ which consults the table of legal transitions and writes the event log.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -51,31 +52,45 @@ class Transaction:
         self.effects = Effects()
         self._counters = counters
         counters.logical_ms = max(counters.logical_ms, now_ms)
-        self._events: list[tuple[int, int, str | None, str, int, int, int]] = []
+        self._events: list[tuple[object, ...]] = []
 
     @property
     def logical_ms(self) -> int:
         """Time that never goes back, whatever the clock did: what ranks are made of."""
         return self._counters.logical_ms
 
+    @property
+    def next_event(self) -> int:
+        """The number that the next `move` returns; those after it follow without a gap."""
+        return self._counters.event + 1
+
     def new_task(self) -> int:
         self._counters.task += 1
         return self._counters.task
 
     def move(
-        self, seq: int, before: TaskState | None, after: TaskState, attempt: int, cost: int = 0
-    ) -> None:
-        """Note that task `seq` changes state. Raises IllegalTransition."""
+        self,
+        seq: int,
+        before: TaskState | None,
+        after: TaskState,
+        attempt: int,
+        prev: int | None,
+        cost: int = 0,
+    ) -> int:
+        """Note that task `seq` changes state. Returns the event's number, its new `last_event`.
+
+        `prev`: its `last_event` until now. Raises IllegalTransition.
+        """
         if not legal(before, after):
             raise IllegalTransition(f"task {seq}: {before} -> {after} is not a legal transition")
         self._counters.event += 1
-        self._events.append(
-            (self._counters.event, seq, before, after, attempt, self.now_ms, cost),
-        )
+        event = self._counters.event
+        self._events.append((event, seq, prev, before, after, attempt, self.now_ms, cost))
         counts = self.effects.counts
         counts[after] = counts.get(after, 0) + 1
         if before is not None:
             counts[before] = counts.get(before, 0) - 1
+        return event
 
     def due(self, at_ms: int | None) -> None:
         """Note that something is to happen at `at_ms`."""
@@ -84,9 +99,45 @@ class Transaction:
             self.effects.next_due_ms = at_ms
 
     def write_events(self) -> None:
-        if self._events:
-            self.cx.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", self._events)
-            self._events = []
+        execute_rows(self.cx, "INSERT INTO event {rows}", self._events)
+        self._events = []
+
+
+# ── many rows at once ────────────────────────────────────────────────────────────────────────────
+# Python's sqlite3 gives up the interpreter's lock for every row that goes in or comes out, and has
+# to win it back from the event loop each time. A statement that takes all its rows at once, and
+# one that gives all of its answer as one JSON text, gives it up once, for all of SQLite's work.
+
+_ROWS_AT_ONCE = (256, 64, 16, 4, 1)
+"""Few sizes, so that the statements stay prepared; 256 rows keep within SQLite's bound values."""
+
+
+def execute_rows(cx: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]]) -> int:
+    """Run `sql` with `rows` in the place of its `{rows}`. Returns how many rows it changed."""
+    changed, start = 0, 0
+    for size in _ROWS_AT_ONCE:
+        while len(rows) - start >= size:
+            values = [value for row in rows[start : start + size] for value in row]
+            changed += cx.execute(_with_rows(sql, len(rows[0]), size), values).rowcount
+            start += size
+    return changed
+
+
+def all_rows(cx: sqlite3.Connection, sql: str, values: Iterable[object]) -> str:
+    """The answer of a query that makes one JSON text of all its rows."""
+    (text,) = cx.execute(sql, tuple(values)).fetchone()
+    return text
+
+
+def json_numbers(numbers: Iterable[int]) -> str:
+    """For `json_each`."""
+    return f"[{','.join(map(str, numbers))}]"
+
+
+@lru_cache(maxsize=128)
+def _with_rows(sql: str, width: int, count: int) -> str:
+    row = f"({marks(width)})"
+    return sql.format(rows="VALUES " + ", ".join([row] * count))
 
 
 TASK_COLUMNS = (

@@ -79,7 +79,7 @@ MUTANTS = {
         "    promise(batch)\n    try:\n        committed",
     ),
     "running tasks are not recovered": Mutant(
-        execution, "put_back", "for seq, attempt, rank in gone:", "for seq, attempt, rank in []:"
+        execution, "put_back", "for seq, attempt, rank, last_event in gone:", "for _ in []:"
     ),
     "results are swapped within a batch": Mutant(
         HostedEngine,
@@ -88,7 +88,10 @@ MUTANTS = {
         "for completion in swapped(completions):",
     ),
     "a late attempt is not fenced off": Mutant(
-        execution, "_record", "AND attempt = ?", "AND attempt >= ?"
+        execution,
+        "record_outcomes",
+        "running.pop((outcome.seq, outcome.attempt), None)",
+        "next((row for (seq, _), row in running.items() if seq == outcome.seq), None)",
     ),
     "poison is tried for ever": Mutant(
         retry, "_lost", "if alone and is_suspect(task):", "if False:"
