@@ -456,3 +456,72 @@ async def test_a_full_disk_refuses_the_commit_and_keeps_what_was_there(bench: Be
     await (await writer.execute("PRAGMA max_page_count = 1000000")).close()
     await bench.insert(spec("after"))
     assert await bench.states("after") == ["pending"]
+
+
+# ── many at once ─────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_name_that_stands_twice_in_one_commit_is_taken_once(bench: Bench) -> None:
+    committed = await bench.store.commit(
+        [
+            p.InsertTasks((spec("a"), spec("b", prompt="x", key="k"))),
+            p.InsertTasks((spec("a"), spec("c", prompt="x", key="k"), spec("d", after=("b",)))),
+            p.InsertTasks((spec("a", prompt="other"), spec("e"))),
+        ],
+        NOW,
+    )
+    first, second, third = committed.results
+    assert [each.duplicate for each in first] == [False, False]
+    assert [each.duplicate for each in second] == [True, True, False]
+    assert second[1].task == first[1].task
+    assert third[0].error.code == "conflict"
+    assert await bench.states("a", "b", "d", "e") == ["pending", "pending", "blocked", "pending"]
+    assert committed.effects.counts == {TaskState.PENDING: 3, TaskState.BLOCKED: 1}
+
+
+async def test_more_tasks_than_a_statement_takes_are_all_stored_and_answered(bench: Bench) -> None:
+    count = 343  # 256 + 64 + 16 + 4 + 3 x 1: every size of statement
+    specs = tuple(spec(f"t{number}") for number in range(count))
+    accepted = await bench.insert(*specs)
+    assert [each.task.id for each in accepted if each.task] == [each.id for each in specs]
+    claimed = await bench.claim(*range(1, count + 1))
+    assert [task.prompt for task in claimed] == [each.prompt for each in specs]
+    recorded = await bench.record(*(success(task.seq, text=task.id) for task in claimed))
+    assert recorded == count
+    found = await bench.store.query(p.FetchAnswers(None, tuple(each.id for each in specs)))
+    assert all(found[each.id].result.text == each.id for each in specs)
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "dead", "succeeded after a failure"])
+async def test_an_ending_carries_what_a_query_finds(bench: Bench, outcome: str) -> None:
+    await bench.insert(spec("a", tenant="t", kind="k", key="key", priority=2, expires_at=NOW * 2))
+    await bench.claim(1)
+    attempt = 1
+    if outcome == "succeeded after a failure":
+        error = ErrorInfo("engine_error", "once")
+        await bench.record(p.Outcome(1, 1, TaskState.RETRYING, error=error, charged=True))
+        await bench.write(p.ReleaseDue(), NOW + 1)
+        await bench.claim(1)
+        attempt = 2
+    dead = p.Outcome(1, attempt, TaskState.DEAD, error=ErrorInfo("bad", "no"), charged=True)
+    await bench.record(dead if outcome == "dead" else success(1, attempt), now=NOW + 5)
+    (ending,) = bench.effects.endings
+    assert ending.answer == (await bench.store.query(p.FetchAnswers(None, ("a",))))["a"]
+
+
+async def test_the_events_of_one_task_are_found_from_task_to_event_not_by_search(
+    bench: Bench,
+) -> None:
+    await bench.insert(*(spec(f"t{number}") for number in range(9)))
+    claimed = await bench.claim(*range(1, 10))
+    await bench.record(*(success(task.seq) for task in claimed))
+    whole, _, _ = await bench.store.query(p.FetchEvents(None, GetEvents(0)))
+    for after in (0, 5, 27):
+        events, _, _ = await bench.store.query(p.FetchEvents(None, GetEvents(0, after, "t4")))
+        assert list(events) == [each for each in whole if each.task == "t4" and each.seq > after]
+    with sqlite3.connect(bench.path) as cx:
+        chained = cx.execute(
+            "SELECT prev, (SELECT max(seq) FROM event WHERE task = e.task AND seq < e.seq)"
+            " FROM event e"
+        ).fetchall()
+    assert all(prev == before for prev, before in chained)

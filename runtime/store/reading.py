@@ -35,6 +35,14 @@ _ANSWER_COLUMNS = (
     " r.cached_tokens"
 )
 
+_CHAIN = """
+WITH RECURSIVE chain AS (
+    SELECT e.* FROM task t JOIN event e ON e.seq = t.last_event WHERE t.seq = :task
+    UNION ALL SELECT e.* FROM chain c JOIN event e ON e.seq = c.prev WHERE c.seq > :after
+)
+"""
+"""One task's events, from its newest back to the cursor."""
+
 
 def fetch_answers(cx: sqlite3.Connection, query: FetchAnswers) -> dict[str, Answer]:
     found: dict[str, Answer] = {}
@@ -80,16 +88,18 @@ def fetch_events(cx: sqlite3.Connection, query: FetchEvents) -> tuple[tuple[Even
         ).fetchone()
         if task is None:
             raise NotFound(f"no task {wanted.task}")
+    chain, source = ("", "event") if task is None else (_CHAIN, "chain")
     rows = cx.execute(
-        "SELECT e.seq, t.id, t.tenant, e.from_state, e.to_state, e.attempt, e.at, e.cost"
-        " FROM event e JOIN task t ON t.seq = e.task"
-        " WHERE e.seq > ? AND (? IS NULL OR t.tenant = ?) AND (? IS NULL OR e.task = ?)"
-        " ORDER BY e.seq LIMIT ?",
-        (
-            *(wanted.after, query.tenant, query.tenant),
-            *((None, None) if task is None else (task[0], task[0])),
-            wanted.limit,
-        ),
+        f"{chain} SELECT e.seq, t.id, t.tenant, e.from_state, e.to_state, e.attempt, e.at, e.cost"  # noqa: S608
+        f" FROM {source} e JOIN task t ON t.seq = e.task"
+        " WHERE e.seq > :after AND (:tenant IS NULL OR t.tenant = :tenant)"
+        " ORDER BY e.seq LIMIT :limit",
+        {
+            "after": wanted.after,
+            "tenant": query.tenant,
+            "limit": wanted.limit,
+            "task": None if task is None else task[0],
+        },
     ).fetchall()
     events = tuple(_event(row) for row in rows)
     return events, rows[-1][0] if rows else wanted.after, len(rows) == wanted.limit
