@@ -10,6 +10,7 @@ CREATE TABLE task (
     attempt     INTEGER NOT NULL DEFAULT 0, -- fences late writers
     failures    INTEGER NOT NULL DEFAULT 0,
     deaths      INTEGER NOT NULL DEFAULT 0, -- engine deaths it was present at
+    last_event  INTEGER,                    -- the newest row of its log
     owner       TEXT,                       -- the batcher it is claimed for
     tenant      TEXT    NOT NULL,
     queue       TEXT    NOT NULL,
@@ -36,7 +37,7 @@ CREATE INDEX task_job ON task (job, seq) WHERE job IS NOT NULL;
 
 CREATE TABLE payload (
     task INTEGER PRIMARY KEY,
-    body BLOB NOT NULL                      -- msgpack: messages or prompt, sampling
+    body TEXT NOT NULL                      -- JSON: messages or prompt, sampling
 ) STRICT;
 
 CREATE TABLE result (                       -- the primary key is the promise: one result a task
@@ -51,6 +52,7 @@ CREATE TABLE result (                       -- the primary key is the promise: o
 CREATE TABLE event (                        -- every transition, in order
     seq        INTEGER PRIMARY KEY,
     task       INTEGER NOT NULL,
+    prev       INTEGER,                     -- the event of the same task before it
     from_state TEXT,
     to_state   TEXT    NOT NULL,
     attempt    INTEGER NOT NULL,

@@ -19,7 +19,7 @@ import aiosqlite
 import anyio
 
 from autoglm.errors import AutoGLMError
-from runtime.store import endings, execution, intake, reading
+from runtime.store import endings, execution, intake, migrations, reading
 from runtime.store import protocol as p
 from runtime.store.transaction import Counters, RankOf, Transaction
 
@@ -27,7 +27,7 @@ log = logging.getLogger("autoglm.store")
 T = TypeVar("T")
 
 APPLICATION_ID = 0x41474C4D  # "AGLM", in the file's header
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     p.InsertTasks: intake.insert_tasks,
@@ -134,6 +134,8 @@ def prepare(cx: sqlite3.Connection, path: Path) -> Counters:
             f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
             f" PRAGMA user_version = {SCHEMA_VERSION}; {schema} COMMIT;"
         )
+    elif version < SCHEMA_VERSION:
+        migrations.migrate(cx, path, version, SCHEMA_VERSION)
     os.chmod(path, 0o600)  # noqa: PTH101
     return Counters(cx)
 
