@@ -13,7 +13,7 @@ from runtime.store.endings import tell_end
 from runtime.store.protocol import ClaimedTask, ClaimTasks, Outcome, PutBack, RecordOutcomes
 from runtime.store.transaction import Payload, Transaction, error_text
 
-_decode: msgspec.msgpack.Decoder[Payload] = msgspec.msgpack.Decoder(Payload)
+_decode: msgspec.json.Decoder[Payload] = msgspec.json.Decoder(Payload)
 
 
 def claim_tasks(tx: Transaction, write: ClaimTasks) -> tuple[ClaimedTask, ...]:

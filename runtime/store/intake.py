@@ -15,7 +15,7 @@ from runtime.store.endings import cancel_tasks, end_line
 from runtime.store.protocol import CancelTasks, InsertLines, InsertTasks, JobOpening, OpenJob
 from runtime.store.transaction import TASK_COLUMNS, Payload, Transaction, error_text, task_of
 
-_encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 
 _INSERT_TASK = """
 INSERT INTO task (seq, id, state, rank, tenant, queue, priority, kind, key, job, stream, shared,
@@ -101,7 +101,7 @@ def _insert_line(tx: Transaction, job: str, line: JobLine) -> None:
 
 
 def _insert(tx: Transaction, spec: TaskSpec, job: str | None) -> tuple[Accepted, int | None]:
-    body = _encode(Payload(spec.messages, spec.prompt, spec.sampling))
+    body = _encode(Payload(spec.messages, spec.prompt, spec.sampling)).decode()
     upstream, refusal = _upstream(tx, spec)
     if refusal is not None:
         known = _known(tx, spec, body)
@@ -161,7 +161,7 @@ def _upstream(tx: Transaction, spec: TaskSpec) -> tuple[list[int], ErrorInfo | N
     return waiting, None
 
 
-def _known(tx: Transaction, spec: TaskSpec, body: bytes) -> tuple[Accepted, int | None] | None:
+def _known(tx: Transaction, spec: TaskSpec, body: str) -> tuple[Accepted, int | None] | None:
     """The task that holds this id or key already, or the conflict; None when neither is known."""
     for column, value in (("id", spec.id), ("key", spec.key)):
         if value is None:

@@ -85,10 +85,15 @@ class Transaction:
 
     def write_events(self) -> None:
         if self._events:
-            self.cx.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", self._events)
+            for event in self._events:
+                self.cx.execute(_INSERT_EVENT, event)
+                self.cx.execute("UPDATE task SET last_event = ? WHERE seq = ?", event[:2])
             self._events = []
 
 
+_INSERT_EVENT = """
+INSERT INTO event SELECT ?1, ?2, last_event, ?3, ?4, ?5, ?6, ?7 FROM task WHERE seq = ?2
+"""
 TASK_COLUMNS = (
     "t.id, t.state, t.tenant, t.queue, t.priority, t.kind, t.key, t.job, t.attempt, t.failures,"
     " t.created_at, t.started_at, t.finished_at, t.deadline_at, t.expires_at, t.error"
