@@ -13,10 +13,10 @@ waiting clients stay and are looked up again.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, assert_never
 
 import anyio
-import msgspec
 from anyio.abc import Listener, SocketStream
 
 from actors.connection import Connection
@@ -30,7 +30,7 @@ from actors.messages import (
     TextsArrived,
 )
 from actors.requests import Requests, unknown_task
-from actors.waiting import JobWaiter, Waiter, Waiting
+from actors.waiting import JobWaiter, Question, Waiter, Waiting
 from autoglm import wire
 from autoglm.errors import AutoGLMError, ServerBusy, ServerUnavailable
 from autoglm.ids import Ids
@@ -48,15 +48,6 @@ LOOKUP_MAX = 512
 PATIENCE_S = 0.02  # how soon to look again where there was no room to ask
 
 Listen = Callable[[], "Awaitable[Listener[SocketStream]]"]
-
-
-class Question(msgspec.Struct, frozen=True):
-    """What we asked for a client, and what to do with the answer."""
-
-    connection: Connection | None
-    """None: asked for all who wait."""
-    rid: int
-    then: Callable[[Any], None]
 
 
 class FrontdoorStatistics(Statistics, frozen=True):
@@ -185,7 +176,8 @@ class Frontdoor(Actor[FrontdoorMessage]):
 
     def _refuse(self, connection: Connection, rid: int, error: AutoGLMError) -> None:
         self._waiting.drop(connection, rid)
-        connection.reply(wire.refusal(rid, error))
+        if rid in connection.pending:  # it may have been refused for another of its tasks
+            connection.reply(wire.refusal(rid, error))
 
     # ── waiting ──────────────────────────────────────────────────────────────────────────────
 
@@ -235,7 +227,8 @@ class Frontdoor(Actor[FrontdoorMessage]):
         """Tell those who wait for these tasks how they ended."""
         for start in range(0, len(ids), LOOKUP_MAX):
             query = p.FetchAnswers(None, tuple(ids[start : start + LOOKUP_MAX]))
-            reply = self.mailbox.reserve(Question(None, 0, self._tell_all))
+            then = partial(self._tell_all, query.ids)
+            reply = self.mailbox.reserve(Question(None, 0, then))
             if reply is None or not self._reader.put_nowait(Ask(query, reply)):
                 if reply is not None:
                     reply.drop()
@@ -245,9 +238,13 @@ class Frontdoor(Actor[FrontdoorMessage]):
     def _look_again(self) -> None:
         self._again.no_later_than(self._clock.monotonic() + PATIENCE_S)
 
-    def _tell_all(self, found: dict[str, Answer]) -> None:
-        for answer in found.values():
-            if answer.task.state.ended:
+    def _tell_all(self, ids: tuple[str, ...], found: dict[str, Answer]) -> None:
+        for id in ids:
+            answer = found.get(id)
+            if answer is None:  # it has ended and was removed since
+                for waiter in self._waiting.take(id):
+                    self._refuse(waiter.connection, waiter.rid, unknown_task(id))
+            elif answer.task.state.ended:
                 self._tell(answer)
 
     def _tell(self, answer: Answer) -> None:

@@ -5,10 +5,22 @@ A waiter is entered before the store is asked, so that an end between the two is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
 
 from actors.connection import Connection
 from autoglm.wire import GetJobLines
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What we asked for a client, and what to do with the answer."""
+
+    connection: Connection | None
+    """None: asked for all who wait."""
+    rid: int
+    then: Callable[[Any], None]
 
 
 class Waiter:

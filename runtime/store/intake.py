@@ -77,7 +77,7 @@ def insert_lines(tx: Transaction, write: InsertLines) -> int:
         submitted = line.line
     tx.cx.execute(
         "UPDATE job SET submitted = ?, lines = lines + ?, sealed = max(sealed, ?) WHERE id = ?",
-        (submitted, len(fresh), int(write.last), write.job),
+        (submitted, len(fresh), tx.now_ms if write.last else 0, write.job),
     )
     if write.last:
         tx.effects.jobs.add(write.job)

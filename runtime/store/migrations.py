@@ -1,6 +1,7 @@
 """From an older schema to today's: one pure function a step, all of them in one transaction.
 
-    1 ─▶ 2   payloads as JSON instead of msgpack; each event knows the one before it
+    1 ─▶ 2   payloads as JSON instead of msgpack; each event knows the one before it; what can
+             be removed is found by its age
 
 A step is frozen: it spells out the tables it makes, because `schema.sql` goes on. SQLite can't
 change a column's type or place, so a table is renamed, made anew, filled by one statement and the
@@ -68,8 +69,8 @@ def json_payloads_and_chained_events(cx: sqlite3.Connection) -> None:
     cx.execute("INSERT INTO last SELECT task, max(seq) FROM event GROUP BY task")
     _rebuild(cx, "task", _TASK_2, _WITH_LAST_EVENT)
     cx.execute("DROP TABLE temp.last")
-    for index in _TASK_INDEXES_2:
-        cx.execute(index)
+    for statement in _MORE_2:
+        cx.execute(statement)
 
 
 STEPS: Mapping[int, Step] = {1: json_payloads_and_chained_events}
@@ -150,10 +151,27 @@ SELECT t.seq, id, state, rank, attempt, failures, deaths, last.event, owner, ten
        expires_at, wake_at, error
 FROM old_task t LEFT JOIN temp.last ON last.task = t.seq ORDER BY t.seq
 """
-_TASK_INDEXES_2 = (
+_MORE_2 = (
     "CREATE UNIQUE INDEX task_key ON task (tenant, key) WHERE key IS NOT NULL",
     "CREATE INDEX task_pending ON task (rank, seq) WHERE state = 'pending'",
     "CREATE INDEX task_running ON task (owner) WHERE state = 'running'",
     "CREATE INDEX task_due ON task (wake_at) WHERE wake_at IS NOT NULL",
     "CREATE INDEX task_job ON task (job, seq) WHERE job IS NOT NULL",
+    "CREATE INDEX task_ended ON task (finished_at) WHERE finished_at IS NOT NULL AND job IS NULL",
+    """
+CREATE TABLE chore (
+    job  TEXT    NOT NULL,
+    what TEXT    NOT NULL,
+    done INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (job, what)
+) STRICT, WITHOUT ROWID
+""",
+    """
+CREATE TABLE floor (
+    id         INTEGER PRIMARY KEY CHECK (id = 1),
+    task       INTEGER NOT NULL,
+    event      INTEGER NOT NULL,
+    logical_ms INTEGER NOT NULL
+) STRICT
+""",
 )

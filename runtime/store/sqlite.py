@@ -19,7 +19,7 @@ import aiosqlite
 import anyio
 
 from autoglm.errors import AutoGLMError
-from runtime.store import endings, execution, intake, migrations, reading
+from runtime.store import chores, endings, execution, intake, migrations, pruning, reading
 from runtime.store import protocol as p
 from runtime.store.transaction import Counters, RankOf, Transaction
 
@@ -38,6 +38,9 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     p.PutBack: execution.put_back,
     p.CancelTasks: endings.cancel_tasks,
     p.ReleaseDue: endings.release_due,
+    p.PruneTasks: pruning.prune_tasks,
+    p.PruneEvents: pruning.prune_events,
+    p.DoChore: chores.do_chore,
 }
 _QUERIES: dict[type[p.Query], Callable[[sqlite3.Connection, Any], Any]] = {
     p.FetchAnswers: reading.fetch_answers,
@@ -206,6 +209,7 @@ def _merge(into: p.Effects, more: p.Effects) -> None:
     into.endings += more.endings
     into.stopped += more.stopped
     into.jobs |= more.jobs
+    into.chores |= more.chores
     for state, change in more.counts.items():
         into.counts[state] = into.counts.get(state, 0) + change
     due = [at for at in (into.next_due_ms, more.next_due_ms) if at is not None]
