@@ -183,7 +183,8 @@ class Frontdoor(Actor[FrontdoorMessage]):
     def refuse(self, connection: Connection, rid: int, error: AutoGLMError) -> None:
         """Request `rid` can't be answered."""
         self._telling.drop(connection, rid)
-        connection.reply(wire.refusal(rid, error))
+        if rid in connection.pending:  # it may have been refused for another of its tasks
+            connection.reply(wire.refusal(rid, error))
 
     def _look_again(self) -> None:
         self._again.no_later_than(self._clock.monotonic() + PATIENCE_S)

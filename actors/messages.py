@@ -9,6 +9,7 @@ question: its answer comes to the asker's mailbox as `Answered`.
     persister ── TasksReady ──▶ scheduler ── TasksAssigned ──▶ batcher ── WantTasks ──▶ scheduler
     persister ── TasksEnded ──▶ frontdoor       persister ── TasksStopped ──▶ batcher
     engine ── TextsArrived ──▶ frontdoor        frontdoor ── GetStatus ──▶ monitor
+    retention ── Commit(DoChore, PruneTasks, …) ──▶ persister (intake)
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Owns the write connection, the number of tasks in each state, and the time of th
 Accepts `Commit` in two lanes. The engine's lane (claims, outcomes) is served before the intake
 (submissions, cancellations), so that work under way never waits for work to come.
 Emits, after the commit: the answers; `TasksReady` to the scheduler; `TasksEnded` to the frontdoor;
-`TasksStopped` to the batchers.
+`TasksStopped` to the batchers; a signal to the retention when a chore is left.
 
 It never waits for a mailbox: only edges into the persister may wait, and that is why the ring of
 actors can't deadlock. Answers go to room that the asker reserved; a scheduler or frontdoor whose
@@ -59,12 +59,14 @@ class Outlets:
         frontdoor: Mailbox[Any],
         frontdoor_missed: Signal,
         batchers: Mapping[str, Mailbox[Any]],
+        chores: Signal,
     ) -> None:
         self.scheduler = scheduler
         self.scheduler_missed = scheduler_missed
         self.frontdoor = frontdoor
         self.frontdoor_missed = frontdoor_missed
         self.batchers = batchers
+        self.chores = chores
 
 
 class Persister:
@@ -154,6 +156,8 @@ class Persister:
             if batcher is not None:
                 # Lost when full: the engine then works in vain, and the fence refuses the result.
                 batcher.put_nowait(TasksStopped(seqs))
+        if effects.chores:
+            outlets.chores.set()
         self._set_due(effects.next_due_ms)
 
     def _set_due(self, at_ms: int | None) -> None:

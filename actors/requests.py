@@ -67,6 +67,8 @@ class Requests:
                 )
             case wire.GetEvents():
                 self._events(connection, request)
+            case wire.Prune():
+                self._prune(connection, request)
             case wire.OpenJob():
                 self._open_job(connection, request)
             case wire.SubmitLines():
@@ -171,6 +173,20 @@ class Requests:
             p.FetchEvents(connection.tenant, bounded),
             lambda page: connection.reply(wire.EventPage(request.rid, *page)),
         )
+
+    def _prune(self, connection: Connection, request: wire.Prune) -> None:
+        if connection.tenant is not None:
+            error = InvalidRequest("pruning is for the operator: connect without a tenant")
+            connection.reply(wire.refusal(request.rid, error))
+            return
+
+        def then(done: p.Pruned) -> None:
+            removed = (done.tasks, done.results, done.events, done.jobs, done.next)
+            connection.reply(wire.Pruned(request.rid, *removed))
+
+        after = (_stored(request.after[0]), _stored(request.after[1]))
+        write = p.PruneTasks(_stored(request.before), after)
+        self._desk.commit(connection, request.rid, write, then)
 
     def _open_job(self, connection: Connection, request: wire.OpenJob) -> None:
         write = p.OpenJob(

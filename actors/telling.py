@@ -7,6 +7,7 @@ others are looked up in the store, which knows them after any restart.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from actors.connection import Connection
@@ -118,11 +119,15 @@ class Telling:
         """Tell those who wait for these tasks how they ended."""
         for start in range(0, len(ids), LOOKUP_MAX):
             query = p.FetchAnswers(None, tuple(ids[start : start + LOOKUP_MAX]))
-            self._desk.ask_for_all(query, self._tell_all)
+            self._desk.ask_for_all(query, partial(self._tell_all, query.ids))
 
-    def _tell_all(self, found: dict[str, Answer]) -> None:
-        for answer in found.values():
-            if answer.task.state.ended:
+    def _tell_all(self, ids: tuple[str, ...], found: dict[str, Answer]) -> None:
+        for id in ids:
+            answer = found.get(id)
+            if answer is None:  # it has ended and was removed since
+                for waiter in self._waiting.take(id):
+                    self._desk.refuse(waiter.connection, waiter.rid, unknown_task(id))
+            elif answer.task.state.ended:
                 self._tell(answer)
 
     def _tell(self, answer: Answer) -> None:

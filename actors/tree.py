@@ -1,6 +1,6 @@
 """The tree: who supervises whom, and who talks to whom.
 
-    root (one_for_one):  frontdoor   monitor   reader   engines (one_for_one)   core
+    root (one_for_one):  frontdoor  monitor  reader  retention  engines (one_for_one)  core
     core (rest_for_one): persister → scheduler → batchers (one_for_one)
 
 Mailboxes are made here, once: they are the actors' addresses and outlive every instance. Sockets
@@ -21,6 +21,7 @@ from actors import frontdoor as fronting
 from actors import monitor as monitoring
 from actors import persister as persisting
 from actors import reader as reading
+from actors import retention as retaining
 from actors import scheduler as scheduling
 from actors.messages import Commit, Drain, TextsArrived
 from autoglm.errors import AutoGLMError, ServerUnavailable
@@ -82,8 +83,10 @@ class Tree:
         self._scheduler_box: Mailbox[Any] = Mailbox(scheduling.CAPACITY)
         self._frontdoor_box: Mailbox[Any] = Mailbox(fronting.CAPACITY)
         self._monitor_box: Mailbox[Any] = Mailbox(monitoring.CAPACITY)
+        self._retention_box: Mailbox[Any] = Mailbox(retaining.CAPACITY)
         self._scheduler_missed = Signal(self._scheduler_box.bell)
         self._frontdoor_missed = Signal(self._frontdoor_box.bell)
+        self._chores = Signal(self._retention_box.bell)
 
         replicas = range(1, config.engine.replicas + 1)
         self.engines: list[HostedEngine[ClaimedTask]] = [
@@ -171,6 +174,7 @@ class Tree:
                 ChildSpec("frontdoor", self._start_frontdoor, (self._frontdoor_box,)),
                 ChildSpec("monitor", self._start_monitor, (self._monitor_box,)),
                 ChildSpec("reader", self._start_reader, (self._reader_box,)),
+                ChildSpec("retention", self._start_retention, (self._retention_box,)),
                 ChildSpec("engines", lambda: self._engine_hosts),
                 ChildSpec("core", lambda: self._core),
             ],
@@ -204,6 +208,12 @@ class Tree:
     def _start_reader(self) -> reading.Reader:
         return reading.Reader(self._reader_box, self._world.store)
 
+    def _start_retention(self) -> retaining.Retention:
+        return retaining.Retention(
+            *(self._retention_box, self._chores, self._intake),
+            *(self._config.retention, self._world.clock, self._wall.now_ms),
+        )
+
     def _start_persister(self) -> persisting.Persister:
         self._persister = persisting.Persister(
             self._engine_lane,
@@ -215,6 +225,7 @@ class Tree:
                 self._frontdoor_box,
                 self._frontdoor_missed,
                 self._batcher_boxes,
+                self._chores,
             ),
             self._world.clock,
             self._wall.now_ms,

@@ -18,7 +18,7 @@ from typing import NoReturn, cast
 
 import anyio
 
-from autoglm import __version__, commands
+from autoglm import __version__, commands, pruning
 from autoglm.errors import AutoGLMError, UsageError
 from autoglm.text import duration_s, one_line
 from autoglm.types import PRIORITY_DEFAULT, PRIORITY_LEAST_URGENT, PRIORITY_MOST_URGENT, TaskState
@@ -83,6 +83,7 @@ def build_parser(extra: Iterable[Extra] = ()) -> Parser:
     add_command(subparsers, "status", "show what the server is doing", _async(commands.status))
     add_command(subparsers, "top", "watch the server at work", _top)
     _add_events(subparsers)
+    _add_prune(subparsers)
     return parser
 
 
@@ -211,6 +212,19 @@ def _add_events(subparsers: Subparsers[Parser]) -> None:
     )
     parser.add_argument("--task", metavar="ID", help="of this task alone")
     parser.add_argument("--follow", action="store_true", help="go on as more happens")
+
+
+def _add_prune(subparsers: Subparsers[Parser]) -> None:
+    parser = add_command(
+        subparsers, "prune", "remove what ended long ago, answers included", _async(pruning.prune)
+    )
+    parser.add_argument(
+        "--older-than",
+        type=_duration,
+        required=True,
+        metavar="30d",
+        help="tasks and whole jobs that ended longer ago than this",
+    )
 
 
 def _async(command: Callable[[argparse.Namespace], Awaitable[int]]) -> Run:

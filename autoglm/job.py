@@ -21,7 +21,7 @@ import msgspec
 from autoglm import wire
 from autoglm.batchfile import LineParser
 from autoglm.bits import Bits
-from autoglm.errors import Conflict, UsageError
+from autoglm.errors import Conflict, NotFound, UsageError
 from autoglm.ids import Ids
 from autoglm.inputfile import InputFile, Survey, open_input, survey
 from autoglm.resultfile import Results, error_line, errors_path, result_line
@@ -92,7 +92,13 @@ async def run_job(
             done = results.take_up(opened.job, surveyed.blank)
             progress = Progress(opened.job, surveyed.tasks, resumed=opened.resumed)
             job = _Job(session, options, opened, surveyed, results, done, progress, report)
-            await job.run(LineParser(opened.job, ids or Ids()))
+            try:
+                await job.run(LineParser(opened.job, ids or Ids()))
+            except NotFound:
+                raise NotFound(
+                    f"the job of {options.output} was pruned from the server while it was read:"
+                    " what was written stays; --fresh answers everything anew",
+                ) from None
             results.finish()
             return progress
 

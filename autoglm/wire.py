@@ -99,6 +99,15 @@ class GetEvents(_Message, frozen=True, tag="events"):
     limit: int = PAGE_MAX
 
 
+class Prune(_Message, frozen=True, tag="prune"):
+    """Remove a slice of what ended before `before` (Unix ms): tasks with their answers and events,
+    and whole jobs. For the operator. `after` is the `next` of the slice before.
+    """
+
+    before: int = 0
+    after: tuple[int, int] = (0, 0)
+
+
 class OpenJob(_Message, frozen=True, tag="open_job"):
     """Open the durable job that writes `output`, or take it up where it stood.
 
@@ -156,6 +165,7 @@ Request = (
     | Cancel
     | GetStatus
     | GetEvents
+    | Prune
     | OpenJob
     | SubmitLines
     | GetJobLines
@@ -229,6 +239,16 @@ class EventPage(_Message, frozen=True, tag="events_are"):
     more: bool = False
 
 
+class Pruned(_Message, frozen=True, tag="pruned"):
+    """How many of each this slice removed; `next` None: nothing is left to remove."""
+
+    tasks: int = 0
+    results: int = 0
+    events: int = 0
+    jobs: int = 0
+    next: tuple[int, int] | None = None
+
+
 class JobOpened(_Message, frozen=True, tag="job_opened"):
     """`submitted`: lines 1 to this one are in the store already; `sealed`: all of them are."""
 
@@ -277,6 +297,7 @@ Reply = (
     | Cancelled
     | StatusReply
     | EventPage
+    | Pruned
     | JobOpened
     | LinesSubmitted
     | JobLines

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
-from autoglm.errors import ConfigError
+from autoglm.errors import ConfigError, UsageError
+from autoglm.text import duration_s
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -85,6 +86,32 @@ class RetryConfig(_Section, frozen=True):
     attempt_timeout_s: PositiveSeconds = 300
 
 
+class Duration:
+    """A time span, written as `90`, `30s`, `10m`, `2h`, `30d`."""
+
+    def __init__(self, value: float | str) -> None:
+        """Raises UsageError for what is no duration."""
+        self.ms = int(duration_s(value) * 1000)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Duration) and self.ms == other.ms
+
+    def __hash__(self) -> int:
+        return hash(self.ms)
+
+    def __repr__(self) -> str:
+        return f"<Duration {self.ms} ms>"
+
+
+class RetentionConfig(_Section, frozen=True):
+    """`retention`: how long what has ended is kept. null: for ever."""
+
+    results: Duration | None = None
+    """Tasks with their answers, and jobs as a whole, counted from their end."""
+    events: Duration | None = None
+    """The event log of tasks that have ended, where it is to go before they do."""
+
+
 class Config(_Section, frozen=True):
     """The whole configuration."""
 
@@ -92,6 +119,7 @@ class Config(_Section, frozen=True):
     batch: BatchConfig = BatchConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     retry: RetryConfig = RetryConfig()
+    retention: RetentionConfig = RetentionConfig()
 
 
 _LATER = {
@@ -99,7 +127,6 @@ _LATER = {
     "tenants": "quotas and weights for tenants",
     "priority_rules": "priority by kind",
     "drills": "failure drills",
-    "retention": "retention",
     "callback_url": "callbacks",
 }
 _LATER_POLICIES = {"round_robin", "mlfq"}
@@ -115,9 +142,20 @@ def load(file: Path | None = None, settings: Iterable[str] = ()) -> Config:
         _set(tree, setting)
     _refuse_unknown(tree, Config, "")
     try:
-        return msgspec.convert(tree, Config, strict=False)
+        return msgspec.convert(tree, Config, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise ConfigError(f"configuration: {_readable(str(error))}") from None
+
+
+def _decode(kind: type, value: object) -> object:
+    """Values that msgspec does not know. Raises ValueError, to which it adds the key's path."""
+    assert kind is Duration, kind
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("expected a duration such as 30d, or null")
+    try:
+        return Duration(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
 
 
 def _read(file: Path) -> dict[str, Any]:

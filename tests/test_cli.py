@@ -20,6 +20,7 @@ COMMANDS: dict[str, list[str]] = {
     "status": [],
     "top": [],
     "events": [],
+    "prune": ["--older-than", "30d"],
 }
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm.errors import ConfigError
-from runtime.config import Config, load
+from runtime.config import Config, Duration, RetentionConfig, load
 
 
 def write(folder: Path, text: str) -> Path:
@@ -49,12 +49,18 @@ def test_a_value_is_read_as_yaml_reads_it() -> None:
     )
 
 
+def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
+    assert load().retention == RetentionConfig(None, None)
+    config = load(settings=["retention.results=30d", "retention.events=90"])
+    assert config.retention == RetentionConfig(Duration("720h"), Duration("1.5m"))
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
         ("batch.windwo_ms=1", "did you mean batch.window_ms?"),
         ("btach.window_ms=1", "did you mean batch?"),
-        ("zzz=1", "known here: batch, engine, retry, scheduler"),
+        ("zzz=1", "known here: batch, engine, retention, retry, scheduler"),
         ("batch.window_ms=-1", "batch.window_ms: expected"),
         ("engine.max_num_seqs=0", "engine.max_num_seqs: expected"),
         ("engine.kind=llama", "engine.kind: invalid"),
@@ -63,6 +69,10 @@ def test_a_value_is_read_as_yaml_reads_it() -> None:
         ("batch.window_ms", "expected key.path=value"),
         ("=5", "expected key.path=value"),
         ("a..b=5", "expected key.path=value"),
+        ("retention.results=soon", "retention.results: no duration"),
+        ("retention.events=-1", "retention.events: a duration of -1 is out of range"),
+        ("retention.events=true", "retention.events: expected a duration"),
+        ("retention.evnets=1d", "did you mean retention.events?"),
         ("queues.x=1", "not available in this version yet"),
         ("scheduler.policy=mlfq", "not available in this version yet"),
     ],
@@ -93,7 +103,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=8,
 )
-KEYS = st.sampled_from(["engine", "batch", "scheduler", "retry", "queues", "x"])
+KEYS = st.sampled_from(["engine", "batch", "scheduler", "retry", "retention", "queues", "x"])
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=4))

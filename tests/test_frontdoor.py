@@ -236,6 +236,35 @@ def test_another_tenants_task_is_unknown_even_at_the_moment_it_ends() -> None:
     play(scene)
 
 
+def test_who_waits_for_a_task_that_is_removed_as_it_ends_is_told_once() -> None:
+    async def scene(stage: Stage) -> None:
+        person = await stage.visit()
+        await person.say(wire.Get(2, ID, wait=True))
+        await stage.stored({ID: answer(TaskState.RUNNING)})
+        await stage.tell(TasksEnded((p.Ending(ID, ()),), frozenset()))
+        await stage.stored({})
+        reply = await person.hear()
+        assert isinstance(reply, wire.Error)
+        assert (reply.rid, reply.code) == (2, "not_found")
+        assert stage.frontdoor.statistics().waiting_tasks == 0
+
+    play(scene)
+
+
+def test_pruning_is_for_the_operator() -> None:
+    async def scene(stage: Stage) -> None:
+        tenant, operator = await stage.visit("somebody"), await stage.visit()
+        await tenant.say(wire.Prune(2, 1000))
+        reply = await tenant.hear()
+        assert isinstance(reply, wire.Error)
+        assert reply.code == "invalid_request"
+        await operator.say(wire.Prune(2, 1000, (7, -1)))
+        await commit(stage, p.Pruned(3, 2, 9, 1, (8, 9)))
+        assert await operator.hear() == wire.Pruned(2, 3, 2, 9, 1, (8, 9))
+
+    play(scene)
+
+
 def test_an_interrupted_commit_is_unknown_and_safe_to_repeat() -> None:
     async def scene(stage: Stage) -> None:
         person = await stage.visit()

@@ -60,6 +60,7 @@ class Stage:
         self.outlets = Outlets(
             *(self.scheduler, self.scheduler_missed, self.frontdoor, self.frontdoor_missed),
             {"batcher": self.batcher},
+            Signal(Bell()),
         )
         self.persister: Persister
         self.failures: list[str] = []

@@ -525,3 +525,14 @@ async def test_the_events_of_one_task_are_found_from_task_to_event_not_by_search
             " FROM event e"
         ).fetchall()
     assert all(prev == before for prev, before in chained)
+
+
+async def test_the_tally_agrees_with_a_count(bench: Bench) -> None:
+    await bench.insert(*(spec(f"t{number}") for number in range(6)), spec("w", after=("t0",)))
+    await bench.claim(1, 2, 3)
+    await bench.record(success(1), p.Outcome(2, 1, TaskState.RETRYING, charged=True))
+    await bench.write(p.CancelTasks(None, ("t3", "t4")))
+    summary: p.Summary = await bench.store.query(p.FetchSummary())
+    with sqlite3.connect(bench.path) as cx:
+        counted = cx.execute("SELECT state, count(*) FROM task GROUP BY state").fetchall()
+    assert {state.value: count for state, count in summary.counts.items()} == dict(counted)

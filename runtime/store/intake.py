@@ -91,7 +91,7 @@ def insert_lines(tx: Transaction, write: InsertLines) -> int:
     _insert_lines(tx, write.job, fresh)
     tx.cx.execute(
         "UPDATE job SET submitted = ?, lines = lines + ?, sealed = max(sealed, ?) WHERE id = ?",
-        (submitted, len(fresh), int(write.last), write.job),
+        (submitted, len(fresh), tx.now_ms if write.last else 0, write.job),
     )
     if write.last:
         tx.effects.jobs.add(write.job)

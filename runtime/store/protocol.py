@@ -108,6 +108,40 @@ class ReleaseDue(Write, frozen=True):
     """Retries whose pause is over become pending, what is past `expires` ends. Result: None."""
 
 
+Place = tuple[int, int]
+"""How far a walk over the store is; opaque to whoever hands it back."""
+
+
+class PruneTasks(Write, frozen=True):
+    """Remove a slice of what ended before `before` (Unix ms): tasks with all that belongs to them,
+    and whole jobs. Result: `Pruned`.
+    """
+
+    before: int
+    after: Place = (0, 0)
+
+
+class PruneEvents(Write, frozen=True):
+    """Remove a slice of the events before `before` of tasks that have ended. Result: `Pruned`."""
+
+    before: int
+    after: Place = (0, 0)
+
+
+class DoChore(Write, frozen=True):
+    """A slice of what an earlier write left to do. Result: bool, whether there is more."""
+
+
+class Pruned(msgspec.Struct, frozen=True):
+    """How many of each were removed; `next` None: nothing is left to remove."""
+
+    tasks: int
+    results: int
+    events: int
+    jobs: int
+    next: Place | None
+
+
 class ClaimedTask(msgspec.Struct, frozen=True):
     """A task as a batcher needs it."""
 
@@ -166,6 +200,8 @@ class Effects(msgspec.Struct):
     """Jobs of which something may be told now."""
     counts: dict[TaskState, int] = {}
     """Change of the number of tasks in each state."""
+    chores: bool = False
+    """Whether a `DoChore` has something to do now."""
     next_due_ms: int | None = None
     """The earliest point in time that this commit made something due."""
 
@@ -223,7 +259,7 @@ class FetchBacklog(Query, frozen=True):
 
 
 class FetchSummary(Query, frozen=True):
-    """Result: `Summary`. Reads every task's state: at start only."""
+    """Result: `Summary`."""
 
 
 class Summary(msgspec.Struct, frozen=True):

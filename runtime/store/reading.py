@@ -153,7 +153,7 @@ def fetch_backlog(cx: sqlite3.Connection, query: FetchBacklog) -> tuple[Key, ...
 
 
 def fetch_summary(cx: sqlite3.Connection, _query: FetchSummary) -> Summary:
-    rows = cx.execute("SELECT state, count(*) FROM task GROUP BY state").fetchall()
+    rows = cx.execute("SELECT state, tasks FROM tally WHERE tasks != 0").fetchall()
     due = cx.execute("SELECT min(wake_at) FROM task WHERE wake_at IS NOT NULL").fetchone()
     return Summary({TaskState(state): count for state, count in rows}, due[0])
 

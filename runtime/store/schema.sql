@@ -34,6 +34,7 @@ CREATE INDEX task_pending ON task (rank, seq) WHERE state = 'pending';
 CREATE INDEX task_running ON task (owner) WHERE state = 'running';
 CREATE INDEX task_due ON task (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX task_job ON task (job, seq) WHERE job IS NOT NULL;
+CREATE INDEX task_ended ON task (finished_at) WHERE finished_at IS NOT NULL AND job IS NULL;
 
 CREATE TABLE payload (
     task INTEGER PRIMARY KEY,
@@ -75,7 +76,7 @@ CREATE TABLE job (
     options_hash TEXT    NOT NULL,
     created_at   INTEGER NOT NULL,
     submitted    INTEGER NOT NULL DEFAULT 0, -- lines up to this one are in
-    sealed       INTEGER NOT NULL DEFAULT 0,
+    sealed       INTEGER NOT NULL DEFAULT 0, -- when the last line came in; 0: more may come
     lines        INTEGER NOT NULL DEFAULT 0, -- rows of job_line
     ended        INTEGER NOT NULL DEFAULT 0, -- of those, how many have ended
     current      INTEGER NOT NULL DEFAULT 1  -- 0: another job writes this output now
@@ -94,3 +95,22 @@ CREATE TABLE job_line (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX job_line_task ON job_line (task) WHERE task IS NOT NULL;
 CREATE INDEX job_line_ended ON job_line (job, ended) WHERE ended IS NOT NULL;
+
+CREATE TABLE chore (                        -- what is left to do of a request, in slices
+    job  TEXT    NOT NULL,
+    what TEXT    NOT NULL,                  -- remove: lines and tasks of a job that is gone
+    done INTEGER NOT NULL DEFAULT 0,        -- tasks up to this one are done with
+    PRIMARY KEY (job, what)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE floor (                        -- numbers given out once are not given out again,
+    id         INTEGER PRIMARY KEY CHECK (id = 1), -- even when no row holds them any more
+    task       INTEGER NOT NULL,
+    event      INTEGER NOT NULL,
+    logical_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE tally (                        -- how many tasks are in each state
+    state TEXT    PRIMARY KEY,
+    tasks INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

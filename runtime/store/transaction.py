@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import msgspec
 
@@ -17,6 +18,7 @@ from autoglm.types import ErrorInfo, Message, Sampling, Task, TaskSpec, TaskStat
 from runtime.store.protocol import Effects
 from runtime.store.transitions import legal
 
+V = TypeVar("V")
 RankOf = Callable[[TaskSpec, int], int]
 """`(task, logical time in ms) -> rank`: the scheduling policy, handed in."""
 
@@ -37,9 +39,11 @@ class Counters:
     """Numbers that only rise, kept between transactions. Owned by the one writing connection."""
 
     def __init__(self, cx: sqlite3.Connection) -> None:
-        self.task = _largest(cx, "SELECT max(seq) FROM task")
-        self.event = _largest(cx, "SELECT max(seq) FROM event")
-        self.logical_ms = _largest(cx, "SELECT created_at FROM task ORDER BY seq DESC LIMIT 1")
+        kept = cx.execute("SELECT task, event, logical_ms FROM floor").fetchone() or (0, 0, 0)
+        last = "SELECT created_at FROM task ORDER BY seq DESC LIMIT 1"
+        self.task = max(kept[0], _largest(cx, "SELECT max(seq) FROM task"))
+        self.event = max(kept[1], _largest(cx, "SELECT max(seq) FROM event"))
+        self.logical_ms = max(kept[2], _largest(cx, last))
 
 
 class Transaction:
@@ -97,6 +101,14 @@ class Transaction:
         known = self.effects.next_due_ms
         if at_ms is not None and (known is None or at_ms < known):
             self.effects.next_due_ms = at_ms
+
+    def keep_counters(self) -> None:
+        """Write down what was given out: the rows that showed it are being removed."""
+        given = self._counters
+        self.cx.execute(
+            "INSERT OR REPLACE INTO floor VALUES (1, ?, ?, ?)",
+            (given.task, given.event, given.logical_ms),
+        )
 
     def write_events(self) -> None:
         execute_rows(self.cx, "INSERT INTO event {rows}", self._events)
@@ -161,7 +173,7 @@ def error_text(error: ErrorInfo | None) -> str | None:
     return None if error is None else msgspec.json.encode(error).decode()
 
 
-def chunked(items: tuple[str, ...], size: int = 500) -> Iterator[tuple[str, ...]]:
+def chunked(items: tuple[V, ...], size: int = 500) -> Iterator[tuple[V, ...]]:
     """Pieces that fit SQLite's limit on bound values."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import anyio
 import msgspec
 
-from actors import batcher, frontdoor, monitor, persister, reader, scheduler
+from actors import batcher, frontdoor, monitor, persister, reader, retention, scheduler
 from actors.policy.window import Window
 from actors.tree import Identity, Tree, World
 from runtime import supervision
@@ -42,6 +42,7 @@ CAPACITIES = (
     (frontdoor, "CAPACITY"),
     (monitor, "CAPACITY"),
     (batcher, "CAPACITY"),
+    (retention, "CAPACITY"),
 )
 
 
