@@ -40,10 +40,16 @@ class Plan:
         self.failing = rng.random() < 0.3
         self.tight = rng.random() < 0.25
         """Every mailbox holds one message."""
+        self.all_ones = self.tight and universe.rng("bounds").random() < 0.5
+        """And every other bound is one too."""
         self.narrow = rng.random() < 0.3
         """The scheduler sees only a few tasks at a time."""
         self.server_kills = rng.choice([0, 0, 1, 2, 5])
         self.power_losses = rng.random() < 0.5
+        self.checkpoints = universe.rng("checkpoints").choice([0, 0, 0.05, 0.5])
+        """The share of commits that a checkpoint of the log follows."""
+        self.cuts = universe.rng("cuts").choice([0, 0, 3, 30])
+        """Connections that break in the middle, at any byte of either direction."""
         self.drains = rng.choice([0, 0, 0, 1])
         self.raises = rng.choice([0, 0, 1, 3, 6])
         self.refusals = rng.choice([0, 0, 0, 1, 2])

@@ -15,11 +15,13 @@ from unittest.mock import patch
 import anyio
 import msgspec
 
-from actors import batcher, frontdoor, monitor, persister, reader, scheduler
+from actors import batcher, connection, frontdoor, monitor, persister, reader, scheduler
 from actors.policy.window import Window
 from actors.tree import Identity, Tree, World
-from runtime import supervision
+from autoglm import wire
+from runtime import actor, supervision
 from runtime.mailbox import Mailbox
+from tests.simulation import net
 from tests.simulation.check import violations
 from tests.simulation.disk import Mishaps, SimulatedStore
 from tests.simulation.engines import EngineRoom
@@ -42,6 +44,17 @@ CAPACITIES = (
     (frontdoor, "CAPACITY"),
     (monitor, "CAPACITY"),
     (batcher, "CAPACITY"),
+)
+
+BOUNDS = (
+    (actor, "BATCH_MAX"),
+    (persister, "COMMIT_MAX"),
+    (scheduler, "CLAIM_MAX"),
+    (frontdoor, "LOOKUP_MAX"),
+    (connection, "PENDING_MAX"),
+    (connection, "CHUNK_OUTBOX_BYTES_MAX"),
+    (wire, "PAGE_MAX"),
+    (net, "PIPE_BYTES_MAX"),
 )
 
 
@@ -84,7 +97,7 @@ class _Simulation:
         self.plan = plan = Plan(universe)
         self._rng = universe.rng("faults")
         self._history = History()
-        self._network = Network(universe, plan.net_delay_s)
+        self._network = Network(universe, plan.net_delay_s, plan.cuts)
         self._mishaps = Mishaps(universe, plan.raises, plan.refusals)
         self._engines = EngineRoom(universe, plan.net_delay_s)
         self._engine_faults = 0
@@ -143,7 +156,7 @@ class _Simulation:
             raise AssertionError("the server never stays up")
         plan, universe = self.plan, self.universe
         store = self._store = SimulatedStore(
-            universe, self._next_path, plan.store_delay_s, self._mishaps
+            universe, self._next_path, plan.store_delay_s, self._mishaps, plan.checkpoints
         )
         store.open_now()
         self._next_path = self._path(self._starts)
@@ -224,7 +237,13 @@ class _Simulation:
             if self.plan.tight:
                 for module, name in CAPACITIES:
                     stack.enter_context(patch.object(module, name, 1))
-            if self.plan.narrow:
+            if self.plan.all_ones:
+                for module, name in BOUNDS:
+                    stack.enter_context(patch.object(module, name, 1))
+            if self.plan.all_ones:
+                # Two is the least: half of them must stay when there are too many.
+                stack.enter_context(patch.object(scheduler, "Window", lambda: Window(2, 1)))
+            elif self.plan.narrow:
                 stack.enter_context(patch.object(scheduler, "Window", lambda: Window(4, 3)))
             stack.enter_context(patch.object(supervision, "log", self))
             stack.enter_context(patch.object(anyio, "connect_unix", self._network.connect))
