@@ -48,20 +48,27 @@ class SimulatedStore:
         delay_s: float,
         mishaps: Mishaps,
         checkpoints: float = 0.0,
+        *,
+        power_may_fail: bool = True,
     ) -> None:
         self.path = path
         self._rng = universe.rng(f"store {path.name}")
         self._delay_s = delay_s
+        self._reading_s = min(0.3, delay_s * universe.rng("reading").choice([1, 1, 30]))
+        """An answer may be long out of date when it comes."""
         self._mishaps = mishaps
         self._rank_of = ranker("priority")
         self._cx: sqlite3.Connection | None = None
         self._counters: Counters | None = None
         self._checkpoints = checkpoints
+        self._power_may_fail = power_may_fail
         self._level = 2
         """SQLite's `synchronous`: 0 syncs nothing, 1 at checkpoints, 2 each commit too."""
         self._durable_file = b""
         """What of the database file is surely on the disk."""
         self._durable_log = b""
+        self._syncing: anyio.Event | None = None
+        """Set when the commit under way is on the disk: nobody reads it before."""
         self._file_before: bytes | None = None
         """The database file as it was, while a checkpoint writes to it."""
 
@@ -90,8 +97,7 @@ class SimulatedStore:
             await self._pause()
             assert self._counters is not None, "the store is not open"
             committed = transact(self.cx, self._counters, writes, now_ms, self._rank_of)
-            if self._level >= FULL:
-                self._durable_log = self._log()
+            await self._sync()
             await self._pause()
             if self._checkpoints and self._rng.random() < self._checkpoints:
                 await self._checkpoint()
@@ -102,10 +108,21 @@ class SimulatedStore:
     async def query(self, query: p.Query) -> Any:
         self._mishaps.strike()
         await self._pause()
+        if self._syncing is not None:
+            await self._syncing.wait()
         found = answer(self.cx, query)
-        await self._pause()
+        await anyio.sleep(self._rng.uniform(0, self._reading_s))
         self._mishaps.strike()
         return found
+
+    async def _sync(self) -> None:
+        """What was committed is in the log's file, and by and by on the disk."""
+        self._syncing = anyio.Event()
+        await self._pause()
+        if self._level >= FULL and self._power_may_fail:
+            self._durable_log = self._log()
+        self._syncing.set()
+        self._syncing = None
 
     async def _checkpoint(self) -> None:
         """Sync the log, copy it into the file, sync that. The next commit starts the log anew."""

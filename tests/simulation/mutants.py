@@ -14,17 +14,22 @@ from unittest.mock import patch
 
 import msgspec
 
+from actors.batcher import Batcher
+from actors.frontdoor import Frontdoor
 from actors.messages import Commit
 from actors.persister import Persister
 from actors.policy import retry
 from actors.policy.window import Window
+from actors.scheduler import Scheduler
+from actors.tree import Tree
 from autoglm.types import Task, TaskState
 from autoglm.wire import Accepted
 from model.engine import Completion
+from model.host import EngineHost
 from model.hosted import HostedEngine
-from runtime.mailbox import Mailbox
-from runtime.store import execution, sqlite
-from runtime.store.protocol import InsertTasks
+from runtime.mailbox import Mailbox, Reply
+from runtime.store import endings, execution, intake, sqlite
+from runtime.store.protocol import InsertLines, InsertTasks
 
 
 class Mutant(msgspec.Struct, frozen=True):
@@ -45,7 +50,7 @@ class Mutant(msgspec.Struct, frozen=True):
         names: dict[str, Any] = dict(original.__globals__)
         exec(source.replace(self.before, self.after), names)
         healthy = original.__code__
-        helpers = {"promise": _promise, "swapped": _swapped}
+        helpers = {"promise": _promise, "promise_lines": _promise_lines, "swapped": _swapped}
         with patch.dict(original.__globals__, helpers):
             original.__code__ = names[self.function].__code__
             try:
@@ -60,6 +65,14 @@ def _promise(batch: Sequence[Commit]) -> None:
         if isinstance(message.write, InsertTasks) and message.reply is not None:
             tasks = (Task(spec.id, TaskState.PENDING) for spec in message.write.tasks)
             message.reply.send(tuple(Accepted(task) for task in tasks))
+
+
+def _promise_lines(batch: Sequence[Commit]) -> None:
+    """Acknowledge lines of jobs that are not committed yet."""
+    for message in batch:
+        write = message.write
+        if isinstance(write, InsertLines) and message.reply is not None:
+            message.reply.send(max(line.line for line in write.lines))
 
 
 def _swapped(completions: Sequence[Completion]) -> list[Completion]:
@@ -101,5 +114,67 @@ MUTANTS = {
     ),
     "arrivals during a refill are forgotten": Mutant(
         Window, "arrived", "self._meanwhile.append(key)", "pass"
+    ),
+    "lines of a job are acknowledged before the commit": Mutant(
+        Persister,
+        "_commit",
+        "    try:\n        committed",
+        "    promise_lines(batch)\n    try:\n        committed",
+    ),
+    "nothing is synced, checkpoints neither": Mutant(
+        sqlite, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"
+    ),
+    "what ran is not put back at the start": Mutant(Tree, "run", "await self.put_back()", "pass"),
+    "the death of an engine is charged": Mutant(
+        retry, "_lost", "TaskState.PENDING, died=True", "TaskState.PENDING, charged=True, died=True"
+    ),
+    "a claim is not fenced by the state": Mutant(
+        execution, "claim_tasks", " AND state = 'pending'", ""
+    ),
+    "a restarted batcher forgets what had ended": Mutant(
+        Batcher, "on_start", "self._to_record.append(flight)", "pass"
+    ),
+    "what was only staged is not put back": Mutant(
+        Batcher, "on_start", "PutBack(self.name, held)", "PutBack('nobody', held)"
+    ),
+    "news that the scheduler missed are lost": Mutant(
+        Persister, "_publish", "outlets.scheduler_missed.set()", "pass"
+    ),
+    "news that the frontdoor missed are lost": Mutant(
+        Persister, "_publish", "outlets.frontdoor_missed.set()", "pass"
+    ),
+    "a reply goes out twice": Mutant(
+        Reply, "send", "mailbox, self._mailbox = self._mailbox, None", "mailbox = self._mailbox"
+    ),
+    "pauses before a retry are forgotten at a restart": Mutant(
+        Persister, "run", "self._set_due(summary.next_due_ms)", "pass"
+    ),
+    "a late result of a cancelled task is recorded": Mutant(
+        execution, "_record", "AND state = 'running' ", ""
+    ),
+    "the window forgets how far it sees when it is cut": Mutant(
+        Window, "_cut", "self._horizon = self._keys[-1]", "pass"
+    ),
+    "an old read joins on to the window": Mutant(
+        Window, "refilled", "if refill is not self._reading", "if False"
+    ),
+    "a repeated line of a job counts again": Mutant(
+        intake, "insert_lines", "line.line > submitted", "line.line > 0"
+    ),
+    "a restarted batcher does not adopt what flies": Mutant(
+        Batcher, "on_start", "if flight.ended is not None:", "if True:"
+    ),
+    "who waits is not looked up again": Mutant(
+        Frontdoor, "_on_answer", "self._look_again()", "pass"
+    ),
+    "an engine that hangs is not noticed": Mutant(HostedEngine, "_watch", "idle > limit", "False"),
+    "chunks do not know their place": Mutant(
+        EngineHost, "_streamer", "offset += len(text)", "offset += 0"
+    ),
+    "a task runs though what it waits for failed": Mutant(
+        endings, "_tell_blocked", "if state is not TaskState.SUCCEEDED:", "if False:"
+    ),
+    "a suspect does not fly alone": Mutant(
+        Batcher, "_send", "self._alone = trigger is Trigger.ALONE", "self._alone = False"
     ),
 }

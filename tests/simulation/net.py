@@ -91,7 +91,7 @@ class Pipe:
         self._wake_writers()
         _wake(self._reader)
 
-    def _after_delay(self, call: Callable[[], None]) -> None:
+    def _after_delay(self, call: Callable[[], object]) -> None:
         loop = self._universe.loop
         at = max(self._arrives_at, loop.time() + self._rng.uniform(0, self._delay_s))
         self._arrives_at = at

@@ -93,7 +93,8 @@ def simulate(seed: int, *, trace: bool = False) -> Report:
 class _Simulation:
     def __init__(self, seed: int, folder: Path, *, trace: bool) -> None:
         self._folder = folder
-        self.universe = universe = Universe(seed, trace=trace)
+        self.universe = universe = Universe(seed)
+        self._trace = trace
         self.plan = plan = Plan(universe)
         self._rng = universe.rng("faults")
         self._history = History()
@@ -127,11 +128,13 @@ class _Simulation:
         (tasks,) = store.cx.execute("SELECT count(*) FROM task").fetchone()
         store.discard()
         universe = self.universe
-        return Report(
+        report = Report(
             *(universe.seed, universe.digest, universe.loop.steps, self._starts - 1, tasks),
             tuple(found),
-            tuple(universe.trace),
+            tuple(universe.trace) if self._trace else (),
         )
+        universe.trace.clear()  # a world is full of circles: it goes when the collector comes by
+        return report
 
     async def _main(self) -> None:
         self._start()
@@ -156,7 +159,12 @@ class _Simulation:
             raise AssertionError("the server never stays up")
         plan, universe = self.plan, self.universe
         store = self._store = SimulatedStore(
-            universe, self._next_path, plan.store_delay_s, self._mishaps, plan.checkpoints
+            universe,
+            self._next_path,
+            plan.store_delay_s,
+            self._mishaps,
+            plan.checkpoints,
+            power_may_fail=plan.power_losses,
         )
         store.open_now()
         self._next_path = self._path(self._starts)
@@ -164,7 +172,8 @@ class _Simulation:
         server.on_death.append(self._after_death)
         if self._kills:
             self._kills -= 1
-            steps = int(10 ** self._rng.uniform(0.5, 3.7))
+            early, middle = 10 ** self._rng.uniform(0.5, 3.7), self._rng.uniform(100, 2500)
+            steps = int(self._rng.choice([early, middle]))
             universe.kill_at[server] = (steps, server.kill)
 
     async def _serve(self, store: SimulatedStore) -> None:
@@ -178,7 +187,7 @@ class _Simulation:
             launch=self._engines.launcher,
         )
         identity = Identity("0", number, "simulated", "none", str(self._folder))
-        tree = Tree(self.plan.config, identity, world)
+        tree = Tree(self.plan.config_at_start(number), identity, world)
         async with anyio.create_task_group() as group:
             group.start_soon(tree.run)
             if not self._drains:
@@ -225,7 +234,7 @@ class _Simulation:
         plan = self.plan
         poison = sum(any(mark in prompt for mark in POISON) for prompt in plan.prompts())
         # A server that dies forgets a death that was not recorded yet.
-        bound = self._starts * (plan.config.engine.replicas + poison)
+        bound = self._starts * (plan.replicas_max + poison)
         bound += self._engine_faults + 3 * poison
         if self._engines.launched > bound:
             yield f"{self._engines.launched} engines were started, {bound} can be explained"
@@ -240,11 +249,8 @@ class _Simulation:
             if self.plan.all_ones:
                 for module, name in BOUNDS:
                     stack.enter_context(patch.object(module, name, 1))
-            if self.plan.all_ones:
-                # Two is the least: half of them must stay when there are too many.
-                stack.enter_context(patch.object(scheduler, "Window", lambda: Window(2, 1)))
-            elif self.plan.narrow:
-                stack.enter_context(patch.object(scheduler, "Window", lambda: Window(4, 3)))
+            if (window := self.plan.window) is not None:
+                stack.enter_context(patch.object(scheduler, "Window", lambda: Window(*window)))
             stack.enter_context(patch.object(supervision, "log", self))
             stack.enter_context(patch.object(anyio, "connect_unix", self._network.connect))
             for name in ("put", "drain"):
@@ -262,6 +268,8 @@ class _Simulation:
     def _struck(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def call(mailbox: Mailbox[Any], *args: Any) -> Any:
             answer = await original(mailbox, *args)
+            if mailbox.statistics().reserved < 0:
+                self._own_failures.append(f"{mailbox} was answered more often than it asked")
             self._mishaps.strike()
             return answer
 
