@@ -20,7 +20,6 @@ from actors.messages import Commit
 from actors.persister import Persister
 from actors.policy import retry
 from actors.policy.window import Window
-from actors.scheduler import Scheduler
 from actors.tree import Tree
 from autoglm.types import Task, TaskState
 from autoglm.wire import Accepted

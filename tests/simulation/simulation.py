@@ -210,8 +210,8 @@ class _Simulation:
 
     def _open_last(self) -> SimulatedStore:
         """The store as the last process left it, or would have found it."""
-        if self._server is None or not self._server.dead:
-            return self._store
+        if not self._next_path.exists():
+            return self._store  # it lives, or died when all was over
         with contextlib.suppress(Exception):
             self._store.discard()
         store = SimulatedStore(self.universe, self._next_path, 0, self._mishaps)
