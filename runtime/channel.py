@@ -32,11 +32,15 @@ class Channel(Protocol):
 
 
 class SocketChannel:
-    """Length-prefixed frames over a connected socket; the framing is that of `autoglm.wire`."""
+    """Length-prefixed frames over a connected socket; the framing is that of `autoglm.wire`.
+
+    Any number of tasks may send: while the socket is full they take turns, frame by frame.
+    """
 
     def __init__(self, stream: SocketStream) -> None:
         self._stream = stream
         self._splitter = FrameSplitter(_FRAME_BYTES_MAX)
+        self._sending = anyio.Lock(fast_acquire=True)  # the stream refuses a second sender
 
     @classmethod
     async def of(cls, connected: socket.socket) -> SocketChannel:
@@ -45,7 +49,8 @@ class SocketChannel:
 
     async def send(self, body: bytes) -> None:
         try:
-            await self._stream.send(len(body).to_bytes(HEADER_BYTES, "big") + body)
+            async with self._sending:
+                await self._stream.send(len(body).to_bytes(HEADER_BYTES, "big") + body)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             raise ChannelClosed from error
 

@@ -36,6 +36,7 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
     for row in rows.values():
         found += _wrong_with_task(row, plan, history)
     found += _wrong_with_events(cx, rows)
+    found += _wrong_with_tally(cx)
     found += _wrong_with_chains(rows, history)
     found += _wrong_with_answers(cx, history)
     for job in history.lines:
@@ -106,6 +107,13 @@ def _wrong_with_events(cx: sqlite3.Connection, rows: dict[str, Row]) -> Iterator
             yield f"{row.id} has attempt {row.attempt}, the log says {attempts.get(row.seq)}"
         if charged.get(row.seq) != row.failures:
             yield f"{row.id} has {row.failures} failures, the log says {charged.get(row.seq)}"
+
+
+def _wrong_with_tally(cx: sqlite3.Connection) -> Iterator[str]:
+    counted = dict(cx.execute("SELECT state, count(*) FROM task GROUP BY state"))
+    kept = dict(cx.execute("SELECT state, tasks FROM tally WHERE tasks != 0"))
+    if counted != kept:
+        yield f"the tally says {kept}, a count {counted}"
 
 
 def _wrong_with_answers(cx: sqlite3.Connection, history: History) -> Iterator[str]:

@@ -14,44 +14,56 @@ from unittest.mock import patch
 
 import msgspec
 
+from actors.batcher import Batcher
 from actors.messages import Commit
 from actors.persister import Persister
 from actors.policy import retry
 from actors.policy.window import Window
+from actors.telling import Telling
+from actors.tree import Tree
 from autoglm.types import Task, TaskState
 from autoglm.wire import Accepted
 from model.engine import Completion
+from model.host import EngineHost
 from model.hosted import HostedEngine
-from runtime.mailbox import Mailbox
-from runtime.store import execution, sqlite
-from runtime.store.protocol import InsertTasks
+from runtime.mailbox import Mailbox, Reply
+from runtime.store import endings, execution, intake, sqlite
+from runtime.store.protocol import InsertLines, InsertTasks
 
 
 class Mutant(msgspec.Struct, frozen=True):
-    """In `function` of `owner` (a module or a class), `before` becomes `after`."""
+    """In `name` of `owner` (a module or a class), a function or SQL, `before` becomes `after`."""
 
     owner: Any
-    function: str
+    name: str
     before: str
     after: str
 
     @contextlib.contextmanager
     def planted(self) -> Generator[None]:
         """The function's code is exchanged, so that whoever holds the function has the bug."""
-        original: FunctionType = getattr(self.owner, self.function)
+        original: FunctionType | str = getattr(self.owner, self.name)
+        if isinstance(original, str):
+            self._check(original)
+            with patch.object(self.owner, self.name, original.replace(self.before, self.after)):
+                yield
+            return
         source = textwrap.dedent(inspect.getsource(original))
-        if source.count(self.before) != 1:
-            raise AssertionError(f"{self.function} has changed: {self.before!r} is not in it once")
+        self._check(source)
         names: dict[str, Any] = dict(original.__globals__)
         exec(source.replace(self.before, self.after), names)
         healthy = original.__code__
-        helpers = {"promise": _promise, "swapped": _swapped}
+        helpers = {"promise": _promise, "promise_lines": _promise_lines, "swapped": _swapped}
         with patch.dict(original.__globals__, helpers):
-            original.__code__ = names[self.function].__code__
+            original.__code__ = names[self.name].__code__
             try:
                 yield
             finally:
                 original.__code__ = healthy
+
+    def _check(self, source: str) -> None:
+        if source.count(self.before) != 1:
+            raise AssertionError(f"{self.name} has changed: {self.before!r} is not in it once")
 
 
 def _promise(batch: Sequence[Commit]) -> None:
@@ -60,6 +72,14 @@ def _promise(batch: Sequence[Commit]) -> None:
         if isinstance(message.write, InsertTasks) and message.reply is not None:
             tasks = (Task(spec.id, TaskState.PENDING) for spec in message.write.tasks)
             message.reply.send(tuple(Accepted(task) for task in tasks))
+
+
+def _promise_lines(batch: Sequence[Commit]) -> None:
+    """Acknowledge lines of jobs that are not committed yet."""
+    for message in batch:
+        write = message.write
+        if isinstance(write, InsertLines) and message.reply is not None:
+            message.reply.send(max(line.line for line in write.lines))
 
 
 def _swapped(completions: Sequence[Completion]) -> list[Completion]:
@@ -104,5 +124,67 @@ MUTANTS = {
     ),
     "arrivals during a refill are forgotten": Mutant(
         Window, "arrived", "self._meanwhile.append(key)", "pass"
+    ),
+    "lines of a job are acknowledged before the commit": Mutant(
+        Persister,
+        "_commit",
+        "    try:\n        committed",
+        "    promise_lines(batch)\n    try:\n        committed",
+    ),
+    "nothing is synced, checkpoints neither": Mutant(
+        sqlite, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"
+    ),
+    "what ran is not put back at the start": Mutant(Tree, "run", "await self.put_back()", "pass"),
+    "the death of an engine is charged": Mutant(
+        retry, "_lost", "TaskState.PENDING, died=True", "TaskState.PENDING, charged=True, died=True"
+    ),
+    "a claim is not fenced by the state": Mutant(
+        execution, "_SELECT_CLAIMABLE", "WHERE t.state = 'pending'", ""
+    ),
+    "a restarted batcher forgets what had ended": Mutant(
+        Batcher, "on_start", "self._to_record.append(flight)", "pass"
+    ),
+    "what was only staged is not put back": Mutant(
+        Batcher, "on_start", "PutBack(self.name, held)", "PutBack('nobody', held)"
+    ),
+    "news that the scheduler missed are lost": Mutant(
+        Persister, "_publish", "outlets.scheduler_missed.set()", "pass"
+    ),
+    "news that the frontdoor missed are lost": Mutant(
+        Persister, "_publish", "outlets.frontdoor_missed.set()", "pass"
+    ),
+    "a reply goes out twice": Mutant(
+        Reply, "send", "mailbox, self._mailbox = self._mailbox, None", "mailbox = self._mailbox"
+    ),
+    "pauses before a retry are forgotten at a restart": Mutant(
+        Persister, "run", "self._set_due(summary.next_due_ms)", "pass"
+    ),
+    "a late result of a cancelled task is recorded": Mutant(
+        execution, "_SELECT_RUNNING", "WHERE t.state = 'running'", ""
+    ),
+    "the window forgets how far it sees when it is cut": Mutant(
+        Window, "_cut", "self._horizon = self._keys[-1]", "pass"
+    ),
+    "an old read joins on to the window": Mutant(
+        Window, "refilled", "if refill is not self._reading", "if False"
+    ),
+    "a repeated line of a job counts again": Mutant(
+        intake, "insert_lines", "line.line > submitted", "line.line > 0"
+    ),
+    "a restarted batcher does not adopt what flies": Mutant(
+        Batcher, "on_start", "if flight.ended is not None:", "if True:"
+    ),
+    "who waits is not looked up again": Mutant(
+        Telling, "look_at_all", "self._look_up(self._waiting.tasks())", "pass"
+    ),
+    "an engine that hangs is not noticed": Mutant(HostedEngine, "_watch", "idle > limit", "False"),
+    "chunks do not know their place": Mutant(
+        EngineHost, "_streamer", "offset += len(text)", "offset += 0"
+    ),
+    "a task runs though what it waits for failed": Mutant(
+        endings, "_tell_blocked", "if state is not TaskState.SUCCEEDED:", "if False:"
+    ),
+    "a suspect does not fly alone": Mutant(
+        Batcher, "_send", "self._alone = trigger is Trigger.ALONE", "self._alone = False"
     ),
 }

@@ -33,8 +33,11 @@ class Pipe:
         self._on_the_way: deque[bytes] = deque()
         self._arrived: deque[bytes] = deque()
         self._reader: asyncio.Future[None] | None = None
-        self._writer: asyncio.Future[None] | None = None
+        self._writers: deque[asyncio.Future[None]] = deque()
         self._bytes = 0
+        self.bytes_left: int | None = None
+        """After so many bytes the connection breaks; None: it does not."""
+        self.on_cut: Callable[[], object] = _nothing
         self.ended = False
         """The writer is gone and everything it wrote has arrived."""
         self.broken = False
@@ -44,10 +47,16 @@ class Pipe:
         """Raises BrokenPipeError when nobody will read it."""
         await asyncio.sleep(0)
         while self._bytes >= PIPE_BYTES_MAX and not self.broken:
-            self._writer = asyncio.get_running_loop().create_future()
-            await self._writer
+            turn = asyncio.get_running_loop().create_future()
+            self._writers.append(turn)
+            await turn
         if self.broken:
             raise BrokenPipeError
+        if self.bytes_left is not None:
+            data = data[: self.bytes_left]
+            self.bytes_left -= len(data)
+            if not self.bytes_left:
+                self._after_delay(self.on_cut)
         self._bytes += len(data)
         self._on_the_way.append(data)
         self._after_delay(self._arrive)
@@ -61,7 +70,7 @@ class Pipe:
         items = list(self._arrived)
         self._arrived.clear()
         self._bytes -= sum(map(len, items))
-        _wake(self._writer)
+        self._wake_writers()
         return items
 
     def unread(self, data: bytes) -> None:
@@ -73,13 +82,25 @@ class Pipe:
 
     def close_reading(self) -> None:
         self.broken = True
-        _wake(self._writer)
+        self._wake_writers()
 
-    def _after_delay(self, call: Callable[[], None]) -> None:
+    def cut(self) -> None:
+        """Neither end can reach the other any more."""
+        self._on_the_way.clear()
+        self.broken = self.ended = True
+        self._wake_writers()
+        _wake(self._reader)
+
+    def _after_delay(self, call: Callable[[], object]) -> None:
         loop = self._universe.loop
         at = max(self._arrives_at, loop.time() + self._rng.uniform(0, self._delay_s))
         self._arrives_at = at
         self._universe.later(at - loop.time(), call)
+
+    def _wake_writers(self) -> None:
+        """All of them: who finds no room waits again."""
+        while self._writers:
+            _wake(self._writers.popleft())
 
     def _arrive(self) -> None:
         # Whichever call comes first: what was sent first has arrived.
@@ -92,6 +113,10 @@ class Pipe:
         self._on_the_way.clear()
         self.ended = True
         _wake(self._reader)
+
+
+def _nothing() -> None:
+    """What happens to a connection that is never cut."""
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:
@@ -185,11 +210,15 @@ class _SameUser:
 
 
 class Network:
-    """The one address there is. Who connects while nobody listens is refused."""
+    """The one address there is. Who connects while nobody listens is refused. `cuts` connections
+    break after some bytes, at both ends: what is on the way is lost, frame or half a frame.
+    """
 
-    def __init__(self, universe: Universe, delay_s: float) -> None:
+    def __init__(self, universe: Universe, delay_s: float, cuts: int) -> None:
         self._universe = universe
         self._delay_s = delay_s
+        self._cuts = cuts
+        self._cut_rng = universe.rng("cut connections")
         self._count = 0
         self.listener: MemoryListener | None = None
 
@@ -209,8 +238,18 @@ class Network:
         name = f"connection {self._count}"
         near, far = pair(self._universe, name, self._delay_s)
         near.held_by(CURRENT.get())
+        if self._cuts and self._cut_rng.random() < 0.5:
+            self._cuts -= 1
+            self._cut(near)
         self.listener.offer(MemoryStream(far, self._universe.rng(f"{name} far")), far)
         return MemoryStream(near, self._universe.rng(f"{name} near"))
+
+    def _cut(self, near: End) -> None:
+        rng = self._cut_rng
+        both = near.incoming, near.outgoing
+        pipe = rng.choice(both)
+        pipe.bytes_left = 1 + int(10 ** rng.uniform(0, 4))
+        pipe.on_cut = lambda: [each.cut() for each in both]
 
 
 class MemoryListener(anyio.abc.Listener[anyio.abc.SocketStream]):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from runtime.config import BatchConfig, Config, EngineConfig, RetryConfig, SimulatedConfig
 from tests.simulation.world import Universe
 
@@ -40,10 +42,22 @@ class Plan:
         self.failing = rng.random() < 0.3
         self.tight = rng.random() < 0.25
         """Every mailbox holds one message."""
-        self.narrow = rng.random() < 0.3
-        """The scheduler sees only a few tasks at a time."""
+        self.all_ones = self.tight and universe.rng("bounds").random() < 0.5
+        """And every other bound is one too."""
+        narrow = rng.random() < 0.5  # the scheduler sees only a few tasks at a time
+        windows = [(2, 1), (4, 3), (8, 2)] if narrow else [None]
+        self.window = (2, 1) if self.all_ones else universe.rng("window").choice(windows)
+        """Keys at most and when to read more; None: as in production. Two is the least: when there
+        are too many, half of them must stay.
+        """
         self.server_kills = rng.choice([0, 0, 1, 2, 5])
         self.power_losses = rng.random() < 0.5
+        self.checkpoints = universe.rng("checkpoints").choice([0, 0, 0.05, 0.5])
+        """The share of commits that a checkpoint of the log follows."""
+        self.replicas_change = universe.rng("replicas").random() < 0.3
+        """The first start has two engines and the others one: an owner of tasks vanishes."""
+        self.cuts = universe.rng("cuts").choice([0, 0, 3, 30])
+        """Connections that break in the middle, at any byte of either direction."""
         self.drains = rng.choice([0, 0, 0, 1])
         self.raises = rng.choice([0, 0, 1, 3, 6])
         self.refusals = rng.choice([0, 0, 0, 1, 2])
@@ -78,6 +92,17 @@ class Plan:
             ),
         )
         self._errands = {who: list(self._errands_of(who)) for who in self.people}
+
+    def config_at_start(self, number: int) -> Config:
+        """The configuration that the server's start `number` finds."""
+        if not self.replicas_change:
+            return self.config
+        engine = msgspec.structs.replace(self.config.engine, replicas=2 if number == 1 else 1)
+        return msgspec.structs.replace(self.config, engine=engine)
+
+    @property
+    def replicas_max(self) -> int:
+        return 2 if self.replicas_change else self.config.engine.replicas
 
     def errands(self, who: str) -> list[Errand]:
         return self._errands[who]

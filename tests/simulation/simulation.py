@@ -15,11 +15,23 @@ from unittest.mock import patch
 import anyio
 import msgspec
 
-from actors import batcher, frontdoor, monitor, persister, reader, retention, scheduler
+from actors import (
+    batcher,
+    connection,
+    frontdoor,
+    monitor,
+    persister,
+    reader,
+    retention,
+    scheduler,
+    telling,
+)
 from actors.policy.window import Window
 from actors.tree import Identity, Tree, World
-from runtime import supervision
+from autoglm import wire
+from runtime import actor, supervision
 from runtime.mailbox import Mailbox
+from tests.simulation import net
 from tests.simulation.check import violations
 from tests.simulation.disk import Mishaps, SimulatedStore
 from tests.simulation.engines import EngineRoom
@@ -43,6 +55,17 @@ CAPACITIES = (
     (monitor, "CAPACITY"),
     (batcher, "CAPACITY"),
     (retention, "CAPACITY"),
+)
+
+BOUNDS = (
+    (actor, "BATCH_MAX"),
+    (persister, "COMMIT_MAX"),
+    (scheduler, "CLAIM_MAX"),
+    (telling, "LOOKUP_MAX"),
+    (connection, "PENDING_MAX"),
+    (connection, "CHUNK_OUTBOX_BYTES_MAX"),
+    (wire, "PAGE_MAX"),
+    (net, "PIPE_BYTES_MAX"),
 )
 
 
@@ -81,11 +104,12 @@ def simulate(seed: int, *, trace: bool = False) -> Report:
 class _Simulation:
     def __init__(self, seed: int, folder: Path, *, trace: bool) -> None:
         self._folder = folder
-        self.universe = universe = Universe(seed, trace=trace)
+        self.universe = universe = Universe(seed)
+        self._trace = trace
         self.plan = plan = Plan(universe)
         self._rng = universe.rng("faults")
         self._history = History()
-        self._network = Network(universe, plan.net_delay_s)
+        self._network = Network(universe, plan.net_delay_s, plan.cuts)
         self._mishaps = Mishaps(universe, plan.raises, plan.refusals)
         self._engines = EngineRoom(universe, plan.net_delay_s)
         self._engine_faults = 0
@@ -115,11 +139,13 @@ class _Simulation:
         (tasks,) = store.cx.execute("SELECT count(*) FROM task").fetchone()
         store.discard()
         universe = self.universe
-        return Report(
+        report = Report(
             *(universe.seed, universe.digest, universe.loop.steps, self._starts - 1, tasks),
             tuple(found),
-            tuple(universe.trace),
+            tuple(universe.trace) if self._trace else (),
         )
+        universe.trace.clear()  # a world is full of circles: it goes when the collector comes by
+        return report
 
     async def _main(self) -> None:
         self._start()
@@ -144,7 +170,12 @@ class _Simulation:
             raise AssertionError("the server never stays up")
         plan, universe = self.plan, self.universe
         store = self._store = SimulatedStore(
-            universe, self._next_path, plan.store_delay_s, self._mishaps
+            universe,
+            self._next_path,
+            plan.store_delay_s,
+            self._mishaps,
+            plan.checkpoints,
+            power_may_fail=plan.power_losses,
         )
         store.open_now()
         self._next_path = self._path(self._starts)
@@ -152,7 +183,8 @@ class _Simulation:
         server.on_death.append(self._after_death)
         if self._kills:
             self._kills -= 1
-            steps = int(10 ** self._rng.uniform(0.5, 3.7))
+            early, middle = 10 ** self._rng.uniform(0.5, 3.7), self._rng.uniform(100, 2500)
+            steps = int(self._rng.choice([early, middle]))
             universe.kill_at[server] = (steps, server.kill)
 
     async def _serve(self, store: SimulatedStore) -> None:
@@ -166,7 +198,7 @@ class _Simulation:
             launch=self._engines.launcher,
         )
         identity = Identity("0", number, "simulated", "none", str(self._folder))
-        tree = Tree(self.plan.config, identity, world)
+        tree = Tree(self.plan.config_at_start(number), identity, world)
         async with anyio.create_task_group() as group:
             group.start_soon(tree.run)
             if not self._drains:
@@ -189,8 +221,8 @@ class _Simulation:
 
     def _open_last(self) -> SimulatedStore:
         """The store as the last process left it, or would have found it."""
-        if self._server is None or not self._server.dead:
-            return self._store
+        if not self._next_path.exists():
+            return self._store  # it lives, or died when all was over
         with contextlib.suppress(Exception):
             self._store.discard()
         store = SimulatedStore(self.universe, self._next_path, 0, self._mishaps)
@@ -213,7 +245,7 @@ class _Simulation:
         plan = self.plan
         poison = sum(any(mark in prompt for mark in POISON) for prompt in plan.prompts())
         # A server that dies forgets a death that was not recorded yet.
-        bound = self._starts * (plan.config.engine.replicas + poison)
+        bound = self._starts * (plan.replicas_max + poison)
         bound += self._engine_faults + 3 * poison
         if self._engines.launched > bound:
             yield f"{self._engines.launched} engines were started, {bound} can be explained"
@@ -225,8 +257,11 @@ class _Simulation:
             if self.plan.tight:
                 for module, name in CAPACITIES:
                     stack.enter_context(patch.object(module, name, 1))
-            if self.plan.narrow:
-                stack.enter_context(patch.object(scheduler, "Window", lambda: Window(4, 3)))
+            if self.plan.all_ones:
+                for module, name in BOUNDS:
+                    stack.enter_context(patch.object(module, name, 1))
+            if (window := self.plan.window) is not None:
+                stack.enter_context(patch.object(scheduler, "Window", lambda: Window(*window)))
             stack.enter_context(patch.object(supervision, "log", self))
             stack.enter_context(patch.object(anyio, "connect_unix", self._network.connect))
             for name in ("put", "drain"):
@@ -244,6 +279,8 @@ class _Simulation:
     def _struck(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def call(mailbox: Mailbox[Any], *args: Any) -> Any:
             answer = await original(mailbox, *args)
+            if mailbox.statistics().reserved < 0:
+                self._own_failures.append(f"{mailbox} was answered more often than it asked")
             self._mishaps.strike()
             return answer
 

@@ -22,10 +22,10 @@ class Universe:
     leaves the others as they were.
     """
 
-    def __init__(self, seed: int, *, trace: bool = False) -> None:
+    def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._digest = hashlib.blake2b(digest_size=8)
-        self._trace: list[str] | None = [] if trace else None
+        self.trace: list[str] = []
+        """What happened, a line for each step: a few MB at the most."""
         disorder = self.rng("disorder").choice(DISORDERS)
         self.loop = VirtualLoop(self.rng("order"), disorder, STEPS_MAX, self._on_step)
         self.clock = VirtualClock(self.loop)
@@ -42,18 +42,12 @@ class Universe:
 
     def note(self, *what: object) -> None:
         """Write into the trace: two runs of one seed must make the same."""
-        text = f"{self.loop.time():.6f} {' '.join(map(str, what))}"
-        self._digest.update(text.encode())
-        if self._trace is not None:
-            self._trace.append(text)
+        self.trace.append(f"{self.loop.time():.6f} {' '.join(map(str, what))}")
 
     @property
     def digest(self) -> str:
-        return self._digest.hexdigest()
-
-    @property
-    def trace(self) -> list[str]:
-        return self._trace or []
+        """Of the whole trace."""
+        return hashlib.blake2b("\n".join(self.trace).encode(), digest_size=8).hexdigest()
 
     def later(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
         """Call on behalf of nobody: it happens whoever has died meanwhile."""
@@ -86,7 +80,8 @@ class Universe:
 
     def _on_step(self, step: Step) -> None:
         process = step.process
-        self.note(process.name if process else "-", step.label())
+        name = process.name if process is not None else "-"
+        self.trace.append(f"{self.loop.time():.6f} {name} {step.label()}")
         if process is None:
             return
         process.steps += 1
