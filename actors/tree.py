@@ -33,7 +33,8 @@ from runtime.breaker import BreakerOptions
 from runtime.clock import Clock, Rng, SteadyWall
 from runtime.config import Config
 from runtime.mailbox import Bell, Mailbox, Signal
-from runtime.store.protocol import CancelTasks, ClaimedTask, PutBack, Store, Write
+from runtime.store.health import Health
+from runtime.store.protocol import CancelTasks, ClaimedTask, PutBack, Store, StoreDamaged, Write
 from runtime.supervision import ChildSpec, Strategy, Supervised, Supervisor
 
 ENGINE_BREAKER = BreakerOptions(delay_first_s=5.0)
@@ -73,6 +74,7 @@ class Tree:
         self._wall = SteadyWall(world.clock)
         self._started_at = world.clock.wall_ms()
         self._draining = False
+        self.health = Health()
         self._persister: persisting.Persister | None = None
 
         lanes = Bell()
@@ -103,7 +105,7 @@ class Tree:
         self._build()
 
     async def run(self) -> None:
-        """Until cancelled. Raises Escalation when something can't be kept running."""
+        """Until cancelled. Raises StoreError at the start, Escalation when a child is hopeless."""
         await self.put_back()
         await self._root.run(lambda: None)
 
@@ -111,19 +113,25 @@ class Tree:
         """Refuse new work and let running work finish. Whether all of it did in time."""
         self._draining = True
         with anyio.move_on_after(timeout_s):
-            while True:
+            while self.health.damage is None:
                 # Again each time, for who was restarted meanwhile, or had no room.
                 for mailbox in (self._scheduler_box, *self._batcher_boxes.values()):
                     mailbox.put_nowait(Drain())
                 if not any(engine.flights() for engine in self.engines):
-                    break
+                    return True
                 await self._world.clock.sleep(_QUIET_CHECK_S)
-            return True
         return False
 
     async def put_back(self) -> None:
-        """Before and after `run` nobody owns anything: what was running goes back, uncharged."""
-        await self._world.store.commit([PutBack(None)], self._wall.now_ms())
+        """Before and after `run` nobody owns anything: what was running goes back, uncharged.
+
+        Raises StoreError.
+        """
+        try:
+            await self._world.store.commit([PutBack(None)], self._wall.now_ms())
+        except StoreDamaged as error:
+            self.health.damaged(error)
+            raise
 
     def actors(self) -> Sequence[Supervised]:
         """Everyone under supervision who is no supervisor, in the order of the picture above."""
@@ -202,7 +210,7 @@ class Tree:
         return monitoring.Monitor(self._monitor_box, sources)
 
     def _start_reader(self) -> reading.Reader:
-        return reading.Reader(self._reader_box, self._world.store)
+        return reading.Reader(self._reader_box, self._world.store, self.health)
 
     def _start_persister(self) -> persisting.Persister:
         self._persister = persisting.Persister(
@@ -216,6 +224,7 @@ class Tree:
                 self._frontdoor_missed,
                 self._batcher_boxes,
             ),
+            self.health,
             self._world.clock,
             self._wall.now_ms,
         )
@@ -259,8 +268,11 @@ class Tree:
     def _refusing(self, write: Write) -> AutoGLMError | None:
         if self._draining and not isinstance(write, CancelTasks):
             return ServerUnavailable("the server is shutting down", retry_after=DRAIN_RETRY_S)
+        now = self._world.clock.monotonic()
+        if refusal := self.health.refusal(now):
+            return refusal
         persister = self._core.children[0]
-        wait_s = persister.retry_after(self._world.clock.monotonic())
+        wait_s = persister.retry_after(now)
         if wait_s is None:
             return None
         reason = f"the store is not available: {persister.last_error}"
@@ -280,6 +292,7 @@ class Tree:
             engine=identity.engine,
             model=identity.model,
             data_dir=identity.data_dir,
+            trouble=self.health.trouble,
         )
 
     def _task_counts(self) -> dict[TaskState, int]:

@@ -23,7 +23,7 @@ from autoglm.wire import Accepted
 from model.engine import Completion
 from model.hosted import HostedEngine
 from runtime.mailbox import Mailbox
-from runtime.store import execution, sqlite
+from runtime.store import execution, opening
 from runtime.store.protocol import InsertTasks
 
 
@@ -75,8 +75,8 @@ MUTANTS = {
     "tasks are acknowledged before the commit": Mutant(
         Persister,
         "_commit",
-        "    try:\n        committed",
-        "    promise(batch)\n    try:\n        committed",
+        "        try:\n            if health",
+        "        promise(batch)\n        try:\n            if health",
     ),
     "running tasks are not recovered": Mutant(
         execution, "put_back", "for seq, attempt, rank in gone:", "for seq, attempt, rank in []:"
@@ -94,7 +94,7 @@ MUTANTS = {
         retry, "_lost", "if alone and is_suspect(task):", "if False:"
     ),
     "commits are not synced": Mutant(
-        sqlite, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
+        opening, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
     ),
     "a crash loses what was not begun": Mutant(
         Mailbox, "restore", "self._queue.extendleft(reversed(lent[taken:]))", "pass"
