@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ SLOW = (
 )
 PROMPT = "a prompt of some length " * 200
 RECOVERY_S = 30
+BUSY_TIMEOUT_S, HELD_S = 5, 8
 
 
 @pytest.fixture
@@ -172,3 +174,38 @@ async def test_a_server_killed_and_started_again_on_a_full_disk_says_so_and_lose
     ballast.unlink()
     with Server(small_disk, *SLOW) as server:
         await all_answered(server, prompts)
+
+
+async def test_a_store_that_another_program_holds_is_waited_for(tmp_path: Path) -> None:
+    with Server(tmp_path, *SLOW) as server:
+        prompts = await hand_in(server, 12)
+        before = json.loads(server.ask("status", "--json").stdout)
+        with contextlib.closing(sqlite3.connect(server.store, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            async with anyio.create_task_group() as group:
+                refused: list[AutoGLMError | None] = []
+
+                async def submit() -> None:
+                    refused.append(await refusal(server, PROMPT))
+
+                for _ in range(5):
+                    group.start_soon(submit)
+                with anyio.fail_after(HELD_S):
+                    async with Client(server.socket) as client:
+                        while (await client.status()).server.trouble is None:
+                            pass
+                        for id in prompts:
+                            await client.get(id)
+                await anyio.sleep(HELD_S - BUSY_TIMEOUT_S)
+                refused.append(await refusal(server, PROMPT))
+            for error in refused:
+                assert isinstance(error, ServerUnavailable), "acknowledged while it was held"
+                assert "another program holds it" in str(error)
+                assert str(server.store) in str(error)
+            other.execute("ROLLBACK")
+        await all_answered(server, prompts)
+        after = json.loads(server.ask("status", "--json").stdout)
+        assert after["server"]["pid"] == before["server"]["pid"]
+        assert after["server"]["trouble"] is None
+        assert not any(actor["restarts"] for actor in after["actors"])
+        assert after["tasks"]["succeeded"] == len(prompts)
