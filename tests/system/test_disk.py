@@ -182,8 +182,8 @@ async def test_a_store_that_another_program_holds_is_waited_for(tmp_path: Path) 
         before = json.loads(server.ask("status", "--json").stdout)
         with contextlib.closing(sqlite3.connect(server.store, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
+            refused: list[AutoGLMError | None] = []
             async with anyio.create_task_group() as group:
-                refused: list[AutoGLMError | None] = []
 
                 async def submit() -> None:
                     refused.append(await refusal(server, PROMPT))
