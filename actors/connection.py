@@ -11,10 +11,10 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import Listener, SocketAttribute, SocketStream, TaskGroup
 
 from autoglm.errors import ProtocolError
 from autoglm.wire import (
@@ -27,11 +27,13 @@ from autoglm.wire import (
     encode_frame,
     refusal,
 )
+from runtime.clock import Clock
 from runtime.mailbox import Bell
 
 log = logging.getLogger("autoglm.frontdoor")
 
 READ_BYTES = 256 * 1024
+FULL_HOUSE_PAUSE_S = 0.2
 PENDING_MAX = 2048
 """Requests of one connection under way; at this many we stop reading from it."""
 LAST_WORDS_S = 1.0
@@ -149,6 +151,21 @@ class Connection:
                 data = b"".join(frames)
                 await self._stream.send(data)
                 self._outbox_bytes -= len(data)
+
+
+async def let_in(
+    listener: Listener[SocketStream],
+    handler: Callable[[SocketStream], Awaitable[None]],
+    group: TaskGroup,
+    clock: Clock,
+) -> None:
+    """Handle each connection in `group`. Without a file descriptor left, those who knock wait."""
+    while True:
+        try:
+            await listener.serve(handler, group)
+        except anyio.BrokenResourceError as error:
+            log.warning("can't take another connection: %s", error.__cause__)
+            await clock.sleep(FULL_HOUSE_PAUSE_S)
 
 
 def _allowed(stream: SocketStream) -> bool:

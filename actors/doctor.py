@@ -26,6 +26,9 @@ from model.models import resolve_model
 from model.processor import decide, read_processor
 from runtime.clock import Clock, SystemClock
 from runtime.config import Config
+from runtime.store.opening import examine as examine_store
+from runtime.store.protocol import StoreError
+from runtime.store.sqlite import STORE_NAME
 
 EXIT_DONE, EXIT_FAILED = 0, 1
 _SYNCS = 20
@@ -102,7 +105,22 @@ def _data_dir(folder: Path, clock: Clock) -> list[Finding]:
     sync_ms = _sync_ms(place, clock)
     verdict = "ok" if sync_ms < _SLOW_SYNC_MS else "note"
     text = f"{sync_ms:.2f} ms: each commit waits for one, many tasks share it"
-    return [Finding("data folder", "ok", str(folder)), Finding("disk sync", verdict, text)]
+    return [
+        Finding("data folder", "ok", str(folder)),
+        Finding("disk sync", verdict, text),
+        *_store(folder / STORE_NAME),
+    ]
+
+
+def _store(path: Path) -> list[Finding]:
+    """Every page of it is read."""
+    if not path.parent.exists() or not any(path.parent.glob(f"{path.name}*")):
+        return []
+    try:
+        examine_store(path)
+    except StoreError as error:
+        return [Finding("store", "bad", str(error))]
+    return [Finding("store", "ok", f"{path}: every page is sound")]
 
 
 def _sync_ms(folder: Path, clock: Clock) -> float:

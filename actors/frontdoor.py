@@ -19,7 +19,7 @@ import anyio
 import msgspec
 from anyio.abc import Listener, SocketStream
 
-from actors.connection import Connection
+from actors.connection import Connection, let_in
 from actors.messages import (
     Ask,
     Commit,
@@ -39,6 +39,7 @@ from runtime.alarm import Alarm
 from runtime.clock import Clock
 from runtime.mailbox import ActorDied, Answered, Mailbox, Reply, Signal
 from runtime.store import protocol as p
+from runtime.store.health import in_words
 
 CAPACITY = 16_384
 BUSY_RETRY_S = 0.1
@@ -94,7 +95,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
 
     async def run(self, started: Callable[[], None]) -> None:
         async with await self._listen() as listener, anyio.create_task_group() as group:
-            group.start_soon(listener.serve, self._on_connection, group)
+            group.start_soon(let_in, listener, self._on_connection, group, self._clock)
             await super().run(started)
 
     def handle(self, message: FrontdoorMessage) -> None:
@@ -171,7 +172,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
         elif isinstance(answer, Refused):
             error = answer.error
             if not isinstance(error, AutoGLMError):
-                error = ServerUnavailable(str(error), retry_after=1.0)
+                error = in_words(error)
         else:
             question.then(answer)
             return

@@ -10,14 +10,19 @@ It never waits for a mailbox: only edges into the persister may wait, and that i
 actors can't deadlock. Answers go to room that the asker reserved; a scheduler or frontdoor whose
 mailbox is full gets a signal instead, and looks into the store by itself.
 
+A disk that is full, or a store that another program holds, is no failure of the persister: the
+intake is refused, the engine's lane waits here until the store takes it, because what it brings is
+work done. A damaged store is not written again.
+
 When it dies, what was being committed may or may not be durable: its askers are told so and ask
 again, which is safe. Counts and times are read from the store at the next start.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 
@@ -28,14 +33,20 @@ from runtime.actor import Statistics
 from runtime.alarm import Alarm
 from runtime.clock import Clock
 from runtime.mailbox import Bell, Mailbox, Signal
+from runtime.store.health import Health
 from runtime.store.protocol import (
+    Committed,
     Effects,
     FetchSummary,
     ReleaseDue,
     Store,
+    StoreBlocked,
+    StoreDamaged,
     StoreError,
     Summary,
 )
+
+log = logging.getLogger("autoglm.store")
 
 ENGINE_LANE_CAPACITY = 1024
 INTAKE_CAPACITY = 4096
@@ -76,6 +87,7 @@ class Persister:
         intake: Mailbox[Commit],
         store: Store,
         outlets: Outlets,
+        health: Health,
         clock: Clock,
         now_ms: Callable[[], int],
     ) -> None:
@@ -85,6 +97,8 @@ class Persister:
         self._bell: Bell = intake.bell
         self._store = store
         self._outlets = outlets
+        self._health = health
+        """Outlives us: damage is not forgotten by a restart."""
         self._clock = clock
         self._now_ms = now_ms
         self._due = Alarm(clock, Signal(self._bell))
@@ -94,7 +108,7 @@ class Persister:
         self._writes = 0
 
     async def run(self, started: Callable[[], None]) -> None:
-        summary: Summary = await self._store.query(FetchSummary())
+        summary = await self._summary()
         self._tasks = {state: summary.counts.get(state, 0) for state in TaskState}
         self._set_due(summary.next_due_ms)
         self._outlets.frontdoor_missed.set()  # our predecessor may have died with news to tell
@@ -104,7 +118,7 @@ class Persister:
             while True:
                 await self._bell.wait_rung()
                 if self._due.rang():
-                    await self._commit([Commit(ReleaseDue())])
+                    await self._commit([Commit(ReleaseDue())], [])
                 await self._commit_all()
 
     def statistics(self) -> PersisterStatistics:
@@ -114,23 +128,42 @@ class Persister:
         """One transaction after another until both lanes are empty."""
         while len(self._engine_lane) or len(self._intake):
             first = self._engine_lane.drain_nowait(COMMIT_MAX)
-            batch = [*first, *self._intake.drain_nowait(COMMIT_MAX - len(first))]
+            second = self._intake.drain_nowait(COMMIT_MAX - len(first))
             self._engine_lane.all_taken()
             self._intake.all_taken()
-            await self._commit(batch)
+            await self._commit(first, second)
             self._engine_lane.done()
             self._intake.done()
 
-    async def _commit(self, batch: list[Commit]) -> None:
-        try:
-            committed = await self._store.commit(
-                [message.write for message in batch], self._now_ms()
-            )
-        except StoreError as error:
-            for message in batch:
-                if message.reply is not None:
-                    message.reply.send(Refused(error))
-            raise  # our breaker paces the next try
+    async def _commit(self, engine: list[Commit], intake: list[Commit]) -> None:
+        """One transaction of both. While the store is blocked, `intake` is refused and `engine`
+        tried again; once it is damaged this never returns.
+        """
+        health = self._health
+        while engine or intake:
+            batch = [*engine, *intake]
+            try:
+                if health.damage is not None:
+                    raise health.damage
+                committed = await self._store.commit(
+                    [message.write for message in batch], self._now_ms()
+                )
+            except StoreDamaged as error:
+                health.damaged(error)
+                await self._refuse_for_good(intake, error)
+            except StoreBlocked as error:
+                self._refuse(intake, error)
+                await self._rest(error)
+                intake = []
+            except StoreError as error:
+                self._refuse(batch, error)
+                raise  # our breaker paces the next try
+            else:
+                health.committed()
+                self._on_committed(batch, committed)
+                return
+
+    def _on_committed(self, batch: list[Commit], committed: Committed) -> None:
         self._commits += 1
         self._writes += len(batch)
         for message, result in zip(batch, committed.results, strict=True):
@@ -138,6 +171,44 @@ class Persister:
                 failed = isinstance(result, AutoGLMError | StoreError)
                 message.reply.send(Refused(result) if failed else result)
         self._publish(committed.effects)
+
+    async def _rest(self, error: StoreBlocked) -> None:
+        """Until the store may be tried again. Who comes meanwhile is refused at the door."""
+        health, clock = self._health, self._clock
+        if health.block is None:
+            log.warning("nothing is accepted for now: %s", error)
+        health.blocked(error, clock.monotonic())
+        self._refuse(self._intake.drain_nowait(), error)
+        self._intake.done()
+        while (rest_s := health.rest_s(clock.monotonic())) > 0:
+            await clock.sleep(rest_s)
+        health.trying(clock.monotonic())
+
+    async def _refuse_for_good(self, intake: list[Commit], error: StoreDamaged) -> NoReturn:
+        log.error("nothing more is accepted: %s", error)
+        while True:
+            self._refuse(intake, error)
+            await self._bell.wait_rung()
+            intake = self._intake.drain_nowait()
+            self._intake.done()
+
+    async def _summary(self) -> Summary:
+        while self._health.damage is None:
+            try:
+                summary: Summary = await self._store.query(FetchSummary())
+            except StoreDamaged as error:
+                self._health.damaged(error)
+            except StoreBlocked as error:
+                await self._rest(error)
+            else:
+                return summary
+        return Summary({}, None)
+
+    @staticmethod
+    def _refuse(batch: list[Commit], error: StoreError) -> None:
+        for message in batch:
+            if message.reply is not None:
+                message.reply.send(Refused(error))
 
     def _publish(self, effects: Effects) -> None:
         """Tell of a commit. Nothing here waits."""

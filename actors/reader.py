@@ -13,15 +13,17 @@ from actors.messages import Ask, Refused
 from autoglm.errors import AutoGLMError
 from runtime.actor import Actor
 from runtime.mailbox import ActorDied, Mailbox
-from runtime.store.protocol import Store, StoreError
+from runtime.store.health import Health
+from runtime.store.protocol import Store, StoreBlocked, StoreDamaged, StoreError
 
 CAPACITY = 1024
 
 
 class Reader(Actor[Ask]):
-    def __init__(self, mailbox: Mailbox[Ask], store: Store) -> None:
+    def __init__(self, mailbox: Mailbox[Ask], store: Store, health: Health) -> None:
         super().__init__(mailbox)
         self._store = store
+        self._health = health
         self._asked: deque[Ask] = deque()
         """Taken in this batch and not answered yet."""
 
@@ -37,7 +39,10 @@ class Reader(Actor[Ask]):
             ask = self._asked[0]
             try:
                 ask.reply.send(await self._store.query(ask.query))
-            except AutoGLMError as error:
+            except StoreDamaged as error:
+                self._health.damaged(error)
+                ask.reply.send(Refused(error))
+            except (AutoGLMError, StoreBlocked) as error:
                 ask.reply.send(Refused(error))
             except StoreError as error:
                 ask.reply.send(Refused(error))

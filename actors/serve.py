@@ -24,8 +24,8 @@ from runtime.clock import SystemClock, system_rng
 from runtime.config import Config
 from runtime.folder import claim_data_dir, claim_socket
 from runtime.process import ChildProcess, Host, die_with
-from runtime.store.protocol import StoreError
-from runtime.store.sqlite import SqliteStore
+from runtime.store.protocol import StoreDamaged, StoreError
+from runtime.store.sqlite import STORE_NAME, SqliteStore
 from runtime.supervision import Escalation
 
 log = logging.getLogger("autoglm")
@@ -61,31 +61,52 @@ def serve(config: Config, places: Places, options: ServeOptions) -> int:
 async def _serve(config: Config, places: Places, options: ServeOptions) -> int:
     # Open to the very end: a second signal during the last writes must not cut them.
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        store = SqliteStore(places.data_dir / "queue.sqlite3", ranker(config.scheduler.policy))
+        store = SqliteStore(places.data_dir / STORE_NAME, ranker(config.scheduler.policy))
+        tree = Tree(config, _identity(config, places), _world(places, store))
         try:
             await store.open()
         except StoreError as error:
             return _fail(str(error), EXIT_USAGE)
         try:
-            tree = Tree(config, _identity(config, places), _world(places, store))
-            return await _run_tree(tree, signals, options.drain_timeout_s)
+            return await _run_tree(tree, store, signals, options.drain_timeout_s)
         except StoreError as error:
             return _fail(str(error), EXIT_FAILED)
         finally:
-            await store.close()
+            await store.close(untouched=tree.health.damage is not None)
 
 
-async def _run_tree(tree: Tree, signals: AsyncIterator[Signals], drain_timeout_s: float) -> int:
-    exit_code = EXIT_DONE
+async def _run_tree(
+    tree: Tree, store: SqliteStore, signals: AsyncIterator[Signals], drain_timeout_s: float
+) -> int:
+    exit_code, blocked = EXIT_DONE, False
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(tree.run)
+            if store.ended_uncleanly:
+                group.start_soon(_check, tree, store)
             exit_code = await _until_told(tree, signals, drain_timeout_s)
             group.cancel_scope.cancel()
     except* Escalation as escalations:
         exit_code = _fail(f"giving up: {escalations.exceptions[0]}", EXIT_FAILED)
+    except* StoreError as errors:
+        exit_code, blocked = _fail(str(errors.exceptions[0]), EXIT_USAGE), True
+    if blocked:
+        return exit_code  # nothing has begun
+    if tree.health.damage is not None:
+        return _fail(str(tree.health.damage), EXIT_FAILED)
     await tree.put_back()
     return exit_code
+
+
+async def _check(tree: Tree, store: SqliteStore) -> None:
+    """Read the whole store while the server works; damage that is found stops the intake."""
+    try:
+        await store.check()
+    except StoreDamaged as error:
+        _say(f"nothing more is accepted: {error}")
+        tree.health.damaged(error)
+    except StoreError as error:
+        log.warning("the store could not be checked: %s", error)
 
 
 async def _until_told(tree: Tree, signals: AsyncIterator[Signals], drain_timeout_s: float) -> int:

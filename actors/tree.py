@@ -3,15 +3,13 @@
     root (one_for_one):  frontdoor  monitor  reader  retention  engines (one_for_one)  core
     core (rest_for_one): persister → scheduler → batchers (one_for_one)
 
-Mailboxes are made here, once: they are the actors' addresses and outlive every instance. Sockets
-and engines survive a restart of the core. Everything that is not the same in a simulation (time,
-randomness, ids, store, transport, engine hosts) is handed in.
+Sockets and engines survive a restart of the core. Everything that is not the same in a simulation
+(time, randomness, ids, store, transport, engine hosts) is handed in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import anyio
 import msgspec
@@ -23,7 +21,8 @@ from actors import persister as persisting
 from actors import reader as reading
 from actors import retention as retaining
 from actors import scheduler as scheduling
-from actors.messages import Commit, Drain, TextsArrived
+from actors.addresses import Addresses
+from actors.messages import Drain, TextsArrived
 from autoglm.errors import AutoGLMError, ServerUnavailable
 from autoglm.ids import Ids
 from autoglm.types import ServerStatus, TaskState
@@ -33,8 +32,8 @@ from model.hosted import HostedEngine, Launch
 from runtime.breaker import BreakerOptions
 from runtime.clock import Clock, Rng, SteadyWall
 from runtime.config import Config
-from runtime.mailbox import Bell, Mailbox, Signal
-from runtime.store.protocol import CancelTasks, ClaimedTask, PutBack, Store, Write
+from runtime.store.health import Health
+from runtime.store.protocol import CancelTasks, ClaimedTask, PutBack, Store, StoreDamaged, Write
 from runtime.supervision import ChildSpec, Strategy, Supervised, Supervisor
 
 ENGINE_BREAKER = BreakerOptions(delay_first_s=5.0)
@@ -74,19 +73,8 @@ class Tree:
         self._wall = SteadyWall(world.clock)
         self._started_at = world.clock.wall_ms()
         self._draining = False
+        self.health = Health()
         self._persister: persisting.Persister | None = None
-
-        lanes = Bell()
-        self._engine_lane: Mailbox[Commit] = Mailbox(persisting.ENGINE_LANE_CAPACITY, lanes)
-        self._intake: Mailbox[Commit] = Mailbox(persisting.INTAKE_CAPACITY, lanes)
-        self._reader_box: Mailbox[Any] = Mailbox(reading.CAPACITY)
-        self._scheduler_box: Mailbox[Any] = Mailbox(scheduling.CAPACITY)
-        self._frontdoor_box: Mailbox[Any] = Mailbox(fronting.CAPACITY)
-        self._monitor_box: Mailbox[Any] = Mailbox(monitoring.CAPACITY)
-        self._retention_box: Mailbox[Any] = Mailbox(retaining.CAPACITY)
-        self._scheduler_missed = Signal(self._scheduler_box.bell)
-        self._frontdoor_missed = Signal(self._frontdoor_box.bell)
-        self._chores = Signal(self._retention_box.bell)
 
         replicas = range(1, config.engine.replicas + 1)
         self.engines: list[HostedEngine[ClaimedTask]] = [
@@ -99,14 +87,12 @@ class Tree:
             )
             for number in replicas
         ]
-        self._batcher_boxes: dict[str, Mailbox[Any]] = {
-            f"batcher-{number}": Mailbox(batching.CAPACITY) for number in replicas
-        }
+        self._at = Addresses([f"batcher-{number}" for number in replicas])
         self._totals = [batching.Totals() for _ in replicas]
         self._build()
 
     async def run(self) -> None:
-        """Until cancelled. Raises Escalation when something can't be kept running."""
+        """Until cancelled. Raises StoreError at the start, Escalation when a child is hopeless."""
         await self.put_back()
         await self._root.run(lambda: None)
 
@@ -114,19 +100,25 @@ class Tree:
         """Refuse new work and let running work finish. Whether all of it did in time."""
         self._draining = True
         with anyio.move_on_after(timeout_s):
-            while True:
+            while self.health.damage is None:
                 # Again each time, for who was restarted meanwhile, or had no room.
-                for mailbox in (self._scheduler_box, *self._batcher_boxes.values()):
+                for mailbox in (self._at.scheduler, *self._at.batchers.values()):
                     mailbox.put_nowait(Drain())
                 if not any(engine.flights() for engine in self.engines):
-                    break
+                    return True
                 await self._world.clock.sleep(_QUIET_CHECK_S)
-            return True
         return False
 
     async def put_back(self) -> None:
-        """Before and after `run` nobody owns anything: what was running goes back, uncharged."""
-        await self._world.store.commit([PutBack(None)], self._wall.now_ms())
+        """Before and after `run` nobody owns anything: what was running goes back, uncharged.
+
+        Raises StoreError.
+        """
+        try:
+            await self._world.store.commit([PutBack(None)], self._wall.now_ms())
+        except StoreDamaged as error:
+            self.health.damaged(error)
+            raise
 
     def actors(self) -> Sequence[Supervised]:
         """Everyone under supervision who is no supervisor, in the order of the picture above."""
@@ -140,7 +132,7 @@ class Tree:
     # ── building ─────────────────────────────────────────────────────────────────────────────
 
     def _build(self) -> None:
-        clock, rng = self._world.clock, self._world.rng
+        clock, rng, at = self._world.clock, self._world.rng, self._at
 
         def supervisor(name: str, strategy: Strategy, specs: list[ChildSpec]) -> Supervisor:
             return Supervisor(name, strategy, specs, clock, rng)
@@ -154,8 +146,10 @@ class Tree:
             "core",
             Strategy.REST_FOR_ONE,
             [
-                ChildSpec("persister", self._start_persister, (self._engine_lane, self._intake)),
-                ChildSpec("scheduler", self._start_scheduler, (self._scheduler_box,)),
+                ChildSpec(
+                    "persister", self._start_persister, (self._at.engine_lane, self._at.intake)
+                ),
+                ChildSpec("scheduler", self._start_scheduler, (self._at.scheduler,)),
                 ChildSpec("batchers", lambda: self._batchers),
             ],
         )
@@ -171,10 +165,10 @@ class Tree:
             "root",
             Strategy.ONE_FOR_ONE,
             [
-                ChildSpec("frontdoor", self._start_frontdoor, (self._frontdoor_box,)),
-                ChildSpec("monitor", self._start_monitor, (self._monitor_box,)),
-                ChildSpec("reader", self._start_reader, (self._reader_box,)),
-                ChildSpec("retention", self._start_retention, (self._retention_box,)),
+                ChildSpec("frontdoor", self._start_frontdoor, (self._at.frontdoor,)),
+                ChildSpec("monitor", self._start_monitor, (self._at.monitor,)),
+                ChildSpec("reader", self._start_reader, (self._at.reader,)),
+                ChildSpec("retention", self._start_retention, (self._at.retention,)),
                 ChildSpec("engines", lambda: self._engine_hosts),
                 ChildSpec("core", lambda: self._core),
             ],
@@ -182,12 +176,12 @@ class Tree:
 
     def _start_frontdoor(self) -> fronting.Frontdoor:
         return fronting.Frontdoor(
-            self._frontdoor_box,
-            self._frontdoor_missed,
+            self._at.frontdoor,
+            self._at.frontdoor_missed,
             self._world.listen,
-            self._intake,
-            self._reader_box,
-            self._monitor_box,
+            self._at.intake,
+            self._at.reader,
+            self._at.monitor,
             self._welcome,
             self._refusing,
             self._world.ids,
@@ -203,30 +197,24 @@ class Tree:
             totals=self._totals,
             model=self._identity.model,
         )
-        return monitoring.Monitor(self._monitor_box, sources)
+        return monitoring.Monitor(self._at.monitor, sources)
 
     def _start_reader(self) -> reading.Reader:
-        return reading.Reader(self._reader_box, self._world.store)
+        return reading.Reader(self._at.reader, self._world.store, self.health)
 
     def _start_retention(self) -> retaining.Retention:
         return retaining.Retention(
-            *(self._retention_box, self._chores, self._intake),
+            *(self._at.retention, self._at.chores, self._at.intake),
             *(self._config.retention, self._world.clock, self._wall.now_ms),
         )
 
     def _start_persister(self) -> persisting.Persister:
         self._persister = persisting.Persister(
-            self._engine_lane,
-            self._intake,
+            self._at.engine_lane,
+            self._at.intake,
             self._world.store,
-            persisting.Outlets(
-                self._scheduler_box,
-                self._scheduler_missed,
-                self._frontdoor_box,
-                self._frontdoor_missed,
-                self._batcher_boxes,
-                self._chores,
-            ),
+            self._at.outlets,
+            self.health,
             self._world.clock,
             self._wall.now_ms,
         )
@@ -234,25 +222,25 @@ class Tree:
 
     def _start_scheduler(self) -> scheduling.Scheduler:
         return scheduling.Scheduler(
-            self._scheduler_box,
-            self._scheduler_missed,
-            self._engine_lane,
-            self._reader_box,
-            self._batcher_boxes,
+            self._at.scheduler,
+            self._at.scheduler_missed,
+            self._at.engine_lane,
+            self._at.reader,
+            self._at.batchers,
             self._world.clock,
         )
 
     def _batcher_spec(self, number: int) -> ChildSpec:
         name = f"batcher-{number + 1}"
-        mailbox = self._batcher_boxes[name]
+        mailbox = self._at.batchers[name]
         return ChildSpec(
             name,
             lambda: batching.Batcher(
                 name,
                 mailbox,
                 self.engines[number],
-                self._engine_lane,
-                self._scheduler_box,
+                self._at.engine_lane,
+                self._at.scheduler,
                 self._config,
                 self._world.clock,
                 self._world.rng,
@@ -265,13 +253,16 @@ class Tree:
 
     def _on_text(self, pieces: Sequence[Progress]) -> None:
         # Chunks are provisional: a frontdoor that can't take them now does without.
-        self._frontdoor_box.put_nowait(TextsArrived(tuple(pieces)))
+        self._at.frontdoor.put_nowait(TextsArrived(tuple(pieces)))
 
     def _refusing(self, write: Write) -> AutoGLMError | None:
         if self._draining and not isinstance(write, CancelTasks):
             return ServerUnavailable("the server is shutting down", retry_after=DRAIN_RETRY_S)
+        now = self._world.clock.monotonic()
+        if refusal := self.health.refusal(now):
+            return refusal
         persister = self._core.children[0]
-        wait_s = persister.retry_after(self._world.clock.monotonic())
+        wait_s = persister.retry_after(now)
         if wait_s is None:
             return None
         reason = f"the store is not available: {persister.last_error}"
@@ -291,6 +282,7 @@ class Tree:
             engine=identity.engine,
             model=identity.model,
             data_dir=identity.data_dir,
+            trouble=self.health.trouble,
         )
 
     def _task_counts(self) -> dict[TaskState, int]:

@@ -148,6 +148,7 @@ def describe_status(status: Status, paint: Paint, now_ms: int) -> str:
         f"{paint('version', 'bold')}  {one_line(server.version)}",
         f"{paint('engine', 'bold')}   {one_line(server.engine)} {one_line(server.model)}",
         f"{paint('data', 'bold')}     {one_line(server.data_dir)}",
+        *([f"{paint('trouble', 'bold')}  {one_line(server.trouble)}"] if server.trouble else []),
         "",
         *_task_counts(status, paint),
         "",

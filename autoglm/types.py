@@ -251,6 +251,8 @@ class ServerStatus(msgspec.Struct, frozen=True):
     engine: str
     model: str
     data_dir: str
+    trouble: str | None = None
+    """Why nothing is accepted at the moment: what is wrong with the store, and what to do."""
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -5,6 +5,8 @@ One frame carries as many requests or results as there are at the moment.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from model.engine import Completion, EngineInfo, EngineLoad, EngineRequest, Progress
@@ -57,6 +59,25 @@ class Reading(msgspec.Struct, frozen=True, tag="reading"):
 ToHost = Load | Generate | Abort
 FromHost = Loaded | Failed | Finished | Texts | Reading
 
+PART_BYTES_MAX = 64 * 1024 * 1024
+"""What comes together goes in several frames rather than in a larger one."""
+
 encode = msgspec.msgpack.Encoder().encode
 decode_to_host: msgspec.msgpack.Decoder[ToHost] = msgspec.msgpack.Decoder(ToHost)
 decode_from_host: msgspec.msgpack.Decoder[FromHost] = msgspec.msgpack.Decoder(FromHost)
+
+
+def encode_in_parts(
+    message: ToHost | FromHost, part_bytes_max: int = PART_BYTES_MAX
+) -> Iterator[bytes]:
+    """The bodies of the frames that say `message`. A single item is never divided."""
+    body = encode(message)
+    match message:
+        case Generate(items) | Finished(items) | Texts(items) if (
+            len(items) > 1 and len(body) > part_bytes_max
+        ):
+            half = len(items) // 2
+            for part in (items[:half], items[half:]):
+                yield from encode_in_parts(type(message)(part), part_bytes_max)  # pyright: ignore
+        case _:
+            yield body

@@ -38,7 +38,7 @@ from model.frames import (
     Reading,
     Texts,
     decode_to_host,
-    encode,
+    encode_in_parts,
 )
 from runtime.channel import Channel, ChannelClosed, SocketChannel
 from runtime.clock import Clock, SystemClock
@@ -48,6 +48,8 @@ from runtime.process import die_with
 from runtime.supervision import describe
 
 READING_EVERY_S = 0.5
+ANSWER_BYTES_MAX = 16 * 1024 * 1024
+"""Half of what a client's frame holds, because a page of answers may hold others before it."""
 
 EngineOf = Callable[[EngineConfig, Clock], Engine]
 
@@ -77,6 +79,8 @@ class EngineHost:
         self._finished: list[Completion] = []
         self._pieces: list[Progress] = []
         self._dead: str | None = None
+        self._sending = anyio.Lock()
+        """A stream takes one sender at a time, and a large frame takes a while."""
 
     async def serve(self) -> None:
         try:
@@ -127,7 +131,7 @@ class EngineHost:
             self._running[request.id] = scope
             try:
                 on_text = self._streamer(request) if request.stream else None
-                completion = await self._engine.generate(request, on_text)
+                completion = _bounded(await self._engine.generate(request, on_text))
             except RequestFailed as error:
                 completion = _failed(request, error.code, error, error.permanent)
             except EngineDead as error:
@@ -167,8 +171,24 @@ class EngineHost:
                 await self._send(Failed(self._dead))
 
     async def _send(self, message: FromHost) -> None:
-        with contextlib.suppress(ChannelClosed):  # the reader notices too, and ends everything
-            await self._channel.send(encode(message))
+        # The reader notices a closed channel too, and ends everything.
+        with contextlib.suppress(ChannelClosed):
+            for body in encode_in_parts(message):
+                async with self._sending:
+                    await self._channel.send(body)
+
+
+def _bounded(completion: Completion) -> Completion:
+    """Raises RequestFailed for an answer that no reply could carry."""
+    text = completion.text
+    # UTF-8 takes four bytes a character at most: only long texts need to be measured.
+    if len(text) > ANSWER_BYTES_MAX // 4 and (size := len(text.encode())) > ANSWER_BYTES_MAX:
+        raise RequestFailed(
+            "answer_too_long",
+            f"the answer has {size} bytes, over the limit of {ANSWER_BYTES_MAX}; lower max_tokens",
+            permanent=True,
+        )
+    return completion
 
 
 def _failed(request: EngineRequest, code: str, error: Exception, permanent: bool) -> Completion:

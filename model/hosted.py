@@ -34,7 +34,7 @@ from model.frames import (
     Texts,
     ToHost,
     decode_from_host,
-    encode,
+    encode_in_parts,
 )
 from runtime.actor import Statistics
 from runtime.channel import ChannelClosed
@@ -247,7 +247,8 @@ class HostedEngine(Generic[T]):
             outbox, self._outbox = self._outbox, []
             for message in outbox:
                 try:
-                    await host.channel.send(encode(message))
+                    for body in encode_in_parts(message):
+                        await host.channel.send(body)
                 except ChannelClosed:
                     return  # the reader raises
 

@@ -259,4 +259,7 @@ def _word(token: int) -> str:
 @lru_cache(maxsize=1024)
 def _filler(tokens: int) -> str:
     """All words of an answer of that many tokens but the first."""
-    return "".join(f" {_word(token)}" for token in range(1, tokens))
+    rounds, rest = divmod(tokens, len(_FILLER))
+    words = "".join(f" {word}" for word in _FILLER)
+    last = "".join(f" {word}" for word in _FILLER[:rest])
+    return (words * rounds + last)[len(_FILLER[0]) + 1 :]

@@ -50,7 +50,7 @@ class Stage:
 
     def __init__(self, universe: Universe, capacity: int, reader_capacity: int) -> None:
         self.clock = universe.clock
-        self.network = Network(universe, 0.0001)
+        self.network = Network(universe, 0.0001, cuts=0)
         self.mailbox: Mailbox[Any] = Mailbox(capacity)
         self.missed = Signal(self.mailbox.bell)
         self.persister: Mailbox[Commit] = Mailbox(10)

@@ -13,8 +13,9 @@ import pytest
 
 from autoglm.types import Message, Sampling
 from runtime.store.migrations import STEPS, migrate
+from runtime.store.opening import APPLICATION_ID, SCHEMA_VERSION, prepare
 from runtime.store.protocol import StoreError
-from runtime.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore, prepare
+from runtime.store.sqlite import SqliteStore
 from runtime.store.transaction import Payload
 
 SCHEMA_1 = (Path(__file__).parent / "data" / "schema_v1.sql").read_text()

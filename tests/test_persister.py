@@ -11,10 +11,11 @@ import pytest
 
 from actors.messages import Commit, Refused, TasksEnded, TasksReady, TasksStopped
 from actors.persister import Outlets, Persister
-from autoglm.errors import NotFound
+from autoglm.errors import NotFound, ServerError
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
 from runtime.mailbox import ActorDied, Answered, Bell, Mailbox, Signal
 from runtime.store import protocol as p
+from runtime.store.health import Health
 from runtime.supervision import describe
 from tests.simulation.disk import Mishaps, SimulatedStore
 from tests.simulation.loop import VirtualClock, run_virtually
@@ -27,10 +28,11 @@ class OneMishap(Mishaps):
     def __init__(self, universe: Universe) -> None:
         super().__init__(universe, 0, 0)
         self.before: Exception | None = None
+        self.always: Exception | None = None
         self.after: Exception | None = None
 
     def before_commit(self) -> None:
-        error, self.before = self.before, None
+        error, self.before = self.before or self.always, None
         if error is not None:
             raise error
 
@@ -63,6 +65,7 @@ class Stage:
             Signal(Bell()),
         )
         self.persister: Persister
+        self.health = Health()
         self.failures: list[str] = []
 
     async def run_until_it_fails(self) -> None:
@@ -77,7 +80,7 @@ class Stage:
 
     async def run(self) -> None:
         self.persister = Persister(
-            *(self.engine_lane, self.intake, self.store, self.outlets),
+            *(self.engine_lane, self.intake, self.store, self.outlets, self.health),
             *(self.clock, self.clock.wall_ms),
         )
         await self.persister.run(lambda: None)
@@ -230,6 +233,63 @@ def test_a_commit_that_failed_is_answered_and_is_a_failure(
         stage.insert("a")
         (accepted,) = await stage.answers()
         assert not accepted[0].duplicate
+
+    play(scene)
+
+
+def test_a_full_disk_is_waited_out_however_long_and_work_that_is_done_is_recorded(
+    play: Callable[..., None],
+) -> None:
+    async def scene(stage: Stage) -> None:
+        full = stage.mishap.always = p.StoreBlocked("the disk is full")
+        stage.put(p.PutBack("batcher"), lane=stage.engine_lane)
+        stage.insert("a")
+        assert await stage.answers() == [Refused(full)]  # the intake's; the engine's lane waits
+        assert stage.health.trouble == "the disk is full"
+        await stage.clock.sleep(3600)
+        stage.insert("b")
+        await stage.clock.sleep(5)
+        assert await stage.answers() == [Refused(full)]
+        stage.mishap.always = None
+        await stage.clock.sleep(5)
+        assert await stage.answers() == [()]
+        assert stage.health.trouble is None
+        stage.insert("a")
+        (accepted,) = await stage.answers()
+        assert not accepted[0].duplicate
+        assert not stage.failures
+
+    play(scene)
+
+
+def test_nothing_is_written_after_damage_was_found_and_everybody_is_told(
+    play: Callable[..., None],
+) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.insert("before")
+        await stage.answers()
+        damage = stage.mishap.before = p.StoreDamaged("a page is not what it was")
+        stage.insert("a")
+        assert await stage.answers() == [Refused(damage)]
+        stage.put(p.PutBack("batcher"), lane=stage.engine_lane)
+        stage.insert("b")
+        assert await stage.answers() == [Refused(damage)]
+        refusal = stage.health.refusal(stage.clock.monotonic())
+        assert isinstance(refusal, ServerError)
+        assert refusal.retry_after is None
+        assert stage.store.cx.execute("SELECT id FROM task").fetchall() == [("before",)]
+        assert not stage.failures
+
+    play(scene)
+
+
+def test_damage_found_by_somebody_else_stops_the_next_commit(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        damage = p.StoreDamaged("a page is not what it was")
+        stage.health.damaged(damage)
+        stage.insert("a")
+        assert await stage.answers() == [Refused(damage)]
+        assert stage.store.cx.execute("SELECT id FROM task").fetchall() == []
 
     play(scene)
 

@@ -15,7 +15,8 @@ from autoglm.errors import AutoGLMError, Conflict, NotFound
 from autoglm.types import ErrorInfo, Output, TaskSpec, TaskState, Usage
 from autoglm.wire import Accepted, GetEvents, JobLine, ListTasks
 from runtime.store import protocol as p
-from runtime.store.sqlite import SCHEMA_VERSION, SqliteStore
+from runtime.store.opening import SCHEMA_VERSION
+from runtime.store.sqlite import SqliteStore
 
 NOW = 1_700_000_000_000
 
@@ -437,7 +438,7 @@ async def test_a_truncated_file_is_refused_and_says_what_to_do(bench: Bench) -> 
         await store.open()
         await store.query(p.FetchTasks(None, ListTasks(0, limit=1000)))
 
-    with pytest.raises(p.StoreError, match="damaged"):
+    with pytest.raises(p.StoreError, match="cut short"):
         await read_everything()
     await store.close()
 

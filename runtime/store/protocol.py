@@ -281,3 +281,11 @@ class Store(Protocol):
 
 class StoreError(Exception):
     """The store can't be used or could not commit; says which file and what to do."""
+
+
+class StoreBlocked(StoreError):
+    """The world is in the way (a full disk, a lock, a mode): the same call may work later."""
+
+
+class StoreDamaged(StoreError):
+    """The file is not what it was: nothing more must be written to it."""

@@ -8,10 +8,8 @@ grouped, NORMAL gains next to nothing.
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,15 +18,27 @@ import aiosqlite
 import anyio
 
 from autoglm.errors import AutoGLMError
-from runtime.store import chores, endings, execution, intake, migrations, pruning, reading
+from runtime.store import chores, endings, execution, intake, pruning, reading
 from runtime.store import protocol as p
+from runtime.store.opening import (
+    check_pages,
+    create,
+    explain,
+    inspect,
+    mark,
+    mark_of,
+    prepare,
+    read_only,
+    unmark,
+    unusable,
+)
 from runtime.store.transaction import Counters, RankOf, Transaction
 
 log = logging.getLogger("autoglm.store")
 T = TypeVar("T")
 
-APPLICATION_ID = 0x41474C4D  # "AGLM", in the file's header
-SCHEMA_VERSION = 2
+STORE_NAME = "queue.sqlite3"
+"""In the data folder."""
 
 _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     p.OpenJob: intake.open_job,
@@ -70,23 +80,55 @@ class SqliteStore:
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._counters: Counters | None = None
+        self.ended_uncleanly = False
+        """Whether whoever had the file open before did not close it."""
 
     async def open(self) -> None:
+        inspect(self.path)
+        self.ended_uncleanly = mark_of(self.path).exists()
+        if not self.path.exists():
+            create(self.path)
         try:
+            self._reader = await aiosqlite.connect(
+                read_only(self.path), uri=True, isolation_level=None
+            )
+            await _on_thread(
+                self._reader, lambda cx: cx.execute("PRAGMA schema_version").fetchall()
+            )
             self._writer = await aiosqlite.connect(self.path, isolation_level=None)
             self._counters = await _on_thread(self._writer, lambda cx: prepare(cx, self.path))
-            self._reader = await aiosqlite.connect(self.path, isolation_level=None)
-            await _on_thread(self._reader, lambda cx: cx.execute("PRAGMA query_only = ON"))
+            mark(self.path)
         except sqlite3.Error as error:
-            await self.close()
-            raise p.StoreError(_explain(self.path, error)) from error
+            await self._let_go(untouched=True)
+            raise explain(self.path, error) from error
         except p.StoreError:
-            await self.close()
+            await self._let_go(untouched=True)
             raise
 
-    async def close(self) -> None:
+    async def close(self, *, untouched: bool = False) -> None:
+        """`untouched`: as a dying process would, without moving the log into the file."""
+        if self._writer is not None and not untouched:
+            unmark(self.path)
+        await self._let_go(untouched=untouched)
+
+    async def check(self) -> None:
+        """Read the whole file, on a thread and a connection of its own. Raises StoreError."""
+        try:
+            connection = await aiosqlite.connect(read_only(self.path), uri=True)
+            try:
+                await _on_thread(connection, lambda cx: check_pages(cx, self.path))
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await connection.interrupt()  # who is cancelled meanwhile must not wait
+                    await connection.close()
+        except sqlite3.Error as error:
+            raise explain(self.path, error) from error
+
+    async def _let_go(self, *, untouched: bool = False) -> None:
+        # The last to leave moves the log into the file; the reader can't.
+        order = (self._writer, self._reader) if untouched else (self._reader, self._writer)
         with anyio.CancelScope(shield=True):
-            for connection in (self._reader, self._writer):
+            for connection in order:
                 if connection is not None:
                     await connection.close()
         self._reader = self._writer = None
@@ -102,7 +144,7 @@ class SqliteStore:
                     writer, lambda cx: transact(cx, counters, writes, now_ms, rank_of)
                 )
         except sqlite3.Error as error:
-            raise p.StoreError(_explain(self.path, error)) from error
+            raise explain(self.path, error) from error
         raise AssertionError("a shielded scope was cancelled")
 
     async def query(self, query: p.Query) -> Any:
@@ -110,7 +152,7 @@ class SqliteStore:
         try:
             return await _on_thread(self._reader, lambda cx: answer(cx, query))
         except sqlite3.Error as error:
-            raise p.StoreError(_explain(self.path, error)) from error
+            raise explain(self.path, error) from error
 
 
 async def _on_thread(
@@ -121,36 +163,6 @@ async def _on_thread(
     aiosqlite has no public call for this; its version is pinned and a test holds it to this.
     """
     return await connection._execute(lambda: body(connection._conn))  # pyright: ignore
-
-
-def prepare(cx: sqlite3.Connection, path: Path) -> Counters:
-    """Make or check the file. Raises StoreError for one that is not ours or is from the future."""
-    (application,) = cx.execute("PRAGMA application_id").fetchone()
-    (version,) = cx.execute("PRAGMA user_version").fetchone()
-    (objects,) = cx.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if objects and application != APPLICATION_ID:
-        raise p.StoreError(f"{path} is a SQLite file of another program; nothing was changed")
-    if version > SCHEMA_VERSION:
-        raise p.StoreError(
-            f"{path} was written by a newer autoglm (schema {version}, this one knows"
-            f" {SCHEMA_VERSION}); upgrade autoglm"
-        )
-    if cx.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
-        raise p.StoreError(f"{path}: this file system can't hold a write-ahead log")
-    cx.execute("PRAGMA synchronous = FULL")
-    cx.execute("PRAGMA foreign_keys = OFF")
-    cx.execute("PRAGMA busy_timeout = 5000")
-    cx.execute("PRAGMA temp_store = MEMORY")
-    if not objects:
-        schema = files("runtime.store").joinpath("schema.sql").read_text()
-        cx.executescript(
-            f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
-            f" PRAGMA user_version = {SCHEMA_VERSION}; {schema} COMMIT;"
-        )
-    elif version < SCHEMA_VERSION:
-        migrations.migrate(cx, path, version, SCHEMA_VERSION)
-    os.chmod(path, 0o600)  # noqa: PTH101
-    return Counters(cx)
 
 
 def answer(cx: sqlite3.Connection, query: p.Query) -> Any:
@@ -168,9 +180,9 @@ def transact(
     """All of `writes` in one transaction; if one breaks, again with a savepoint around each."""
     try:
         return _attempt(cx, counters, writes, now_ms, rank_of, savepoints=False)
-    except sqlite3.OperationalError:
-        raise  # the disk or the file: a second try would only hide it
-    except Exception:
+    except Exception as error:
+        if unusable(error):
+            raise  # the disk or the file: a second try would only hide it
         log.exception("a write failed in a group commit; trying each by itself")
         return _attempt(cx, counters, writes, now_ms, rank_of, savepoints=True)
 
@@ -198,7 +210,7 @@ def _attempt(
             except AutoGLMError as refusal:
                 results.append(refusal)  # raised before anything was changed
             except Exception as error:
-                if not savepoints:
+                if not savepoints or unusable(error):
                     raise
                 cx.execute("ROLLBACK TO one")
                 results.append(p.StoreError(f"{kind.__name__} failed: {error}"))
@@ -243,17 +255,3 @@ def _merge(into: p.Effects, more: p.Effects) -> None:
         into.counts[state] = into.counts.get(state, 0) + change
     due = [at for at in (into.next_due_ms, more.next_due_ms) if at is not None]
     into.next_due_ms = min(due, default=None)
-
-
-def _explain(path: Path, error: sqlite3.Error) -> str:
-    name = getattr(error, "sqlite_errorname", "")
-    advice = {
-        "SQLITE_NOTADB": "it is not a SQLite file; move it away or give another --data-dir",
-        "SQLITE_CORRUPT": "it is damaged; restore a backup or give another --data-dir",
-        "SQLITE_CANTOPEN": "it can't be opened; check the folder and its permissions",
-        "SQLITE_READONLY": "it can't be written; check its permissions",
-        "SQLITE_FULL": "the disk is full; free some space",
-        "SQLITE_IOERR_WRITE": "it can't be written to disk; is the disk full?",
-        "SQLITE_BUSY": "another program holds it; stop that program",
-    }.get(name, str(error))
-    return f"the store {path}: {advice}"

@@ -21,7 +21,8 @@ import anyio
 
 from actors.policy.rank import ranker
 from runtime.store import protocol as p
-from runtime.store.sqlite import answer, prepare, transact
+from runtime.store.opening import prepare
+from runtime.store.sqlite import answer, transact
 from runtime.store.transaction import Counters
 from tests.simulation.world import Universe
 
@@ -215,4 +216,5 @@ class Mishaps:
         self._commits += 1
         if self._commits in self._refuse_at:
             self.raised += 1
-            raise p.StoreError("the disk is full (planted)")
+            kind = p.StoreBlocked if self.raised % 2 else p.StoreError
+            raise kind("the disk is full (planted)")

@@ -27,7 +27,7 @@ from model.engine import Completion
 from model.host import EngineHost
 from model.hosted import HostedEngine
 from runtime.mailbox import Mailbox, Reply
-from runtime.store import endings, execution, intake, sqlite
+from runtime.store import endings, execution, intake, opening
 from runtime.store.protocol import InsertLines, InsertTasks
 
 
@@ -95,8 +95,8 @@ MUTANTS = {
     "tasks are acknowledged before the commit": Mutant(
         Persister,
         "_commit",
-        "    try:\n        committed",
-        "    promise(batch)\n    try:\n        committed",
+        "        try:\n            if health",
+        "        promise(batch)\n        try:\n            if health",
     ),
     "running tasks are not recovered": Mutant(
         execution, "put_back", "for seq, attempt, rank, last_event in gone:", "for _ in []:"
@@ -117,7 +117,7 @@ MUTANTS = {
         retry, "_lost", "if alone and is_suspect(task):", "if False:"
     ),
     "commits are not synced": Mutant(
-        sqlite, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
+        opening, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
     ),
     "a crash loses what was not begun": Mutant(
         Mailbox, "restore", "self._queue.extendleft(reversed(lent[taken:]))", "pass"
@@ -132,7 +132,7 @@ MUTANTS = {
         "    promise_lines(batch)\n    try:\n        committed",
     ),
     "nothing is synced, checkpoints neither": Mutant(
-        sqlite, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"
+        opening, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"
     ),
     "what ran is not put back at the start": Mutant(Tree, "run", "await self.put_back()", "pass"),
     "the death of an engine is charged": Mutant(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from autoglm.retry import Patience
 
 AUTOGLM = [sys.executable, "-P", "-m", "actors.main"]
 START_TIMEOUT_S = 20.0
@@ -59,6 +66,12 @@ class Server:
         self.socket = folder / "autoglm.sock"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+        self.said = ""
+        """What a server that has ended wrote to stderr after it had begun to listen."""
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "queue.sqlite3"
 
     @property
     def pid(self) -> int:
@@ -91,6 +104,10 @@ class Server:
         self._process.send_signal(signal.SIGTERM)
         return self._finish(timeout)
 
+    def wait(self, timeout: float = 40) -> int:
+        """Until it ends by itself; the exit code."""
+        return self._finish(timeout)
+
     def ask(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run one client command against this server."""
         return autoglm(*arguments, "--data-dir", str(self.folder), timeout=timeout)
@@ -112,8 +129,30 @@ class Server:
         assert self._process is not None
         code = self._process.wait(timeout)
         assert self._process.stderr is not None
+        self.said = self._process.stderr.read().decode()
         self._process.stderr.close()
         return code
+
+
+IMPATIENT = Patience(window_s=0, busy_s=0)
+"""For a client that is told at once what its server said."""
+
+
+def fingerprint(prompt: str) -> str:
+    """How the simulated engine's answer to `prompt` begins."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
+def succeeded(server: Server) -> Counter[str]:
+    """How often each task has gone to `succeeded`, by the event log."""
+    events = map(json.loads, server.ask("events", "--json").stdout.splitlines())
+    return Counter(event["task"] for event in events if event["to"] == "succeeded")
+
+
+def sound(store: Path) -> bool:
+    """Whether SQLite finds nothing wrong with the file; a server may be using it."""
+    with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as cx:
+        return cx.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def gone(pids: Sequence[int]) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import resource
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +55,10 @@ class RawClient:
     def reply(self) -> Reply:
         size = int.from_bytes(self._exactly(HEADER_BYTES), "big")
         return decode_reply(self._exactly(size))
+
+    def is_answered(self) -> bool:
+        """Whether the server says something within the time that it takes for many."""
+        return bool(select.select([self._socket], [], [], 0.02)[0])
 
     def last_words(self) -> Reply:
         """The reply after which the server ends the connection."""
@@ -197,3 +204,41 @@ def resident_mb(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) // 1024
+
+
+def test_more_clients_than_the_server_has_room_for_wait_and_harm_nobody(tmp_path: Path) -> None:
+    with Server(tmp_path, *INSTANT) as server:
+        server.ask("submit", "the engine is loaded", "--wait")
+        before = json.loads(server.ask("status", "--json").stdout)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (64, 64))
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(RawClient(server))
+            first.greet()
+            crowd = [stack.enter_context(RawClient(server)) for _ in range(200)]
+            for each in crowd:
+                each.send(encode_frame(Hello(1)))
+            served = sum(each.is_answered() for each in crowd)
+            assert 0 < served < 64
+            first.send(encode_frame(wire.GetStatus(2)))
+            assert isinstance(first.reply(), wire.StatusReply)
+            spec = TaskSpec(Ids().mint(), messages=(Message("user", "hello"),), sampling=Sampling())
+            first.send(encode_frame(wire.Submit(3, (spec,), follow=True)))
+            assert isinstance(first.reply(), wire.Submitted)
+            assert isinstance(first.reply(), wire.AnswerReply)
+        assert server.ask("submit", "they have left", "--wait").returncode == 0
+        after = json.loads(server.ask("status", "--json").stdout)
+        assert after["server"]["pid"] == before["server"]["pid"]
+        assert not any(actor["restarts"] for actor in after["actors"])
+
+
+def test_a_crowd_is_let_in_as_others_leave(tmp_path: Path) -> None:
+    with Server(tmp_path, *INSTANT) as server:
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (64, 64))
+        with contextlib.ExitStack() as stack:
+            crowd = [RawClient(server) for _ in range(100)]
+            for each in crowd:
+                stack.enter_context(each)
+                each.send(encode_frame(Hello(1)))
+            for each in crowd:  # the order in which they came
+                assert isinstance(each.reply(), wire.Welcome)
+                each.__exit__()
