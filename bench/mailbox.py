@@ -18,7 +18,7 @@ import importlib
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import anyio
@@ -109,7 +109,7 @@ def pykka(count: int) -> None:
 
     class Counter(package.ThreadingActor):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__()  # pyright: ignore[reportUnknownMemberType]
             self.got = 0
 
         def on_receive(self, message: Message | None) -> int:
@@ -123,7 +123,7 @@ def pykka(count: int) -> None:
     actor.stop()
 
 
-async def both(*sides: Callable[[], Awaitable[None]]) -> None:
+async def both(*sides: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async with anyio.create_task_group() as group:
         for side in sides:
             group.start_soon(side)
