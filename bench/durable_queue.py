@@ -2,7 +2,7 @@
 
     submit      durable submissions, 32 connections with 16 in flight each, against a raw group
                 commit of the very same rows through aiosqlite, 512 rows a transaction
-    serial      one connection that waits for each submission
+    serial      one connection that waits for each submission, against raw commits of one
     open loop   submissions at a fixed rate, whatever the server does; latency from when each
                 was due
     whole life  submitted, run, recorded, answered: 512 in flight, against Huey and SAQ with the
@@ -87,10 +87,15 @@ class Bench:
 
     def raw(self) -> Leg:
         with tempfile.TemporaryDirectory(dir=self._where) as folder:
-            seconds = anyio.run(
-                insert_raw, Path(folder) / "raw.sqlite3", self._rows, self._options.tasks
-            )
-        return {"seconds": sum(seconds), "commit_p99_ms": percentile(seconds, 99) * 1000}
+            options, where = self._options, Path(folder)
+            tasks, few = options.tasks, options.serial_tasks
+            grouped = anyio.run(insert_raw, where / "grouped", self._rows, tasks, ROWS_IN_COMMIT)
+            single = anyio.run(insert_raw, where / "single", self._rows, few, 1)
+        return {
+            "grouped": {"tasks": tasks, "seconds": sum(grouped)},
+            "single": {"tasks": few, "seconds": sum(single)},
+            "commit_p99_ms": percentile(grouped, 99) * 1000,
+        }
 
     def life(self) -> Leg:
         tasks = self._options.life_tasks
@@ -151,8 +156,10 @@ def rows_of(path: Path, count: int) -> dict[str, list[tuple[Any, ...]]]:
     return {name: rows for name, rows in found.items() if len(rows) == count}
 
 
-async def insert_raw(path: Path, rows: dict[str, list[tuple[Any, ...]]], count: int) -> list[float]:
-    """Seconds of each commit of 512 tasks' rows, into the store's own tables and indexes."""
+async def insert_raw(
+    path: Path, rows: dict[str, list[tuple[Any, ...]]], count: int, size: int
+) -> list[float]:
+    """Seconds of each commit of the rows of `size` tasks, into the store's tables and indexes."""
     store = SqliteStore(path, lambda _spec, now_ms: now_ms)
     await store.open()
     await store.close()
@@ -163,11 +170,11 @@ async def insert_raw(path: Path, rows: dict[str, list[tuple[Any, ...]]], count: 
             table: f"INSERT INTO {table} VALUES ({', '.join('?' * len(lines[0]))})"
             for table, lines in rows.items()
         }
-        for start in range(0, count, ROWS_IN_COMMIT):
+        for start in range(0, count, size):
             began = time.perf_counter()
             await cx.execute("BEGIN IMMEDIATE")
             for table, sql in inserts.items():
-                await cx.executemany(sql, rows[table][start : start + ROWS_IN_COMMIT])
+                await cx.executemany(sql, rows[table][start : start + size])
             await cx.execute("COMMIT")
             seconds.append(time.perf_counter() - began)
     return seconds
@@ -195,12 +202,14 @@ def latencies(name: str, legs: list[Leg], floor_ms: float, aim_ms: float) -> lis
     ]
 
 
-def figures(found: dict[str, list[Any]], tasks: int, rate: float) -> list[Figure]:
+def figures(found: dict[str, list[Any]], rate: float) -> list[Figure]:
     closed, serial, opened = (
         [leg[name] for leg in found["submissions"]] for name in ("closed", "serial", "open")
     )
     submit = speed("submit, 32 x 16 in flight", closed, 21_500, 80_000)
-    raw = speed("raw group commit", [leg | {"tasks": tasks} for leg in found["raw"]])
+    raw = speed("raw group commit", [leg["grouped"] for leg in found["raw"]])
+    one_by_one = speed("serial submit", serial, 1_500, 2_500)
+    raw_single = speed("raw commit of one", [leg["single"] for leg in found["raw"]])
     commit_ms = [leg["commit_p99_ms"] for leg in found["raw"]]
     open_name = f"open loop at {rate:,.0f}/s"
     refused = [leg["refused"] for leg in opened]
@@ -210,7 +219,9 @@ def figures(found: dict[str, list[Any]], tasks: int, rate: float) -> list[Figure
         raw,
         ratio(submit, raw, 0.6),
         costs("submit", closed),
-        speed("serial submit", serial, 1_500, 2_500),
+        one_by_one,
+        raw_single,
+        ratio(one_by_one, raw_single),
         costs("serial submit", serial),
         *latencies(open_name, opened, 41, 15),
         Figure(f"{open_name}: refused", "tasks", refused, 0, less=True),
@@ -230,7 +241,7 @@ def parse() -> argparse.Namespace:
     parser = report.options("durable_queue", __doc__)
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="on the disk to measure")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tasks", type=int, default=40_960, help="for the closed loop")
+    parser.add_argument("--tasks", type=int, default=81_920, help="for the closed loop")
     parser.add_argument("--serial-tasks", type=int, default=3_000)
     parser.add_argument("--rate", type=float, default=21_500, help="tasks/s of the open loop")
     parser.add_argument("--open-s", type=float, default=3, help="seconds of the open loop")
@@ -257,9 +268,7 @@ def main() -> int:
     for name in PEERS:
         legs[name] = lambda name=name: bench.peer(name)
     found = report.turns(arguments.rounds, legs)
-    return report.finish(
-        arguments.output, state, figures(found, arguments.tasks, arguments.rate), {"legs": found}
-    )
+    return report.finish(arguments.output, state, figures(found, arguments.rate), {"legs": found})
 
 
 if __name__ == "__main__":
