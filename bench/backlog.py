@@ -195,11 +195,10 @@ def figures(rows: int, times: tuple[Times, Times], served: list[Any]) -> Iterato
 
 
 def parse() -> argparse.Namespace:
-    parser = report.options("backlog", __doc__)
+    parser = report.options("backlog", __doc__, disk=True)
     parser.add_argument("--rows", type=int, default=5_000_000, help="pending in the big store")
     parser.add_argument("--rounds", type=int, default=200, help="of insert, claim, record")
     parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="on the disk to measure")
     parser.add_argument("--cache", type=Path, help="keep the big file in this folder")
     arguments = parser.parse_args()
     if arguments.quick:

@@ -46,7 +46,6 @@ LIFE_CONNECTIONS: Final = 16
 LIFE_IN_FLIGHT: Final = 32
 SLOTS: Final = 512
 ROWS_IN_COMMIT: Final = 512
-SEED_STEP: Final = 1000
 Leg = dict[str, Any]
 
 
@@ -68,13 +67,13 @@ class Bench:
                 closed = costed(
                     server, options.tasks, connections=CONNECTIONS, in_flight=IN_FLIGHT, seed=0
                 )
-                serial = costed(server, options.serial_tasks, connections=1, seed=SEED_STEP)
+                serial = costed(server, options.serial_tasks, connections=1, seed=1)
                 opened = costed(
                     server,
                     int(options.rate * options.open_s),
                     connections=CONNECTIONS,
                     rate=options.rate,
-                    seed=2 * SEED_STEP,
+                    seed=2,
                 )
                 seen = anyio.run(reached, server.socket, TaskState.PENDING)
                 server.kill()
@@ -104,7 +103,7 @@ class Bench:
             tempfile.TemporaryDirectory(dir=self._where) as folder,
             Server(Path(folder), *settings) as server,
         ):
-            load(server.socket, tasks=1, connections=1, follow=True, seed=SEED_STEP)  # it is up
+            load(server.socket, tasks=1, connections=1, follow=True, seed=1)  # it is up
             done = costed(
                 server,
                 tasks,
@@ -238,8 +237,7 @@ def figures(found: dict[str, list[Any]], rate: float) -> list[Figure]:
 
 
 def parse() -> argparse.Namespace:
-    parser = report.options("durable_queue", __doc__)
-    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="on the disk to measure")
+    parser = report.options("durable_queue", __doc__, disk=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tasks", type=int, default=81_920, help="for the closed loop")
     parser.add_argument("--serial-tasks", type=int, default=3_000)

@@ -30,7 +30,7 @@ import anyio
 from autoglm import Client, NotFound, wire
 from autoglm.ids import Ids
 from autoglm.spec import task_spec
-from autoglm.types import TaskState
+from autoglm.types import TaskSpec, TaskState
 from bench import report
 from bench.report import Figure, percentile, progress
 from bench.served import simulated
@@ -40,6 +40,8 @@ ENGINE: Final = ("load_s=0", "step_ms=2", "prefill_tok_s=0", "output_tokens=4")
 ALIVE_S: Final = (0.02, 0.6)
 """How long a server lives after it took its first submission: between these."""
 ANSWER_TIMEOUT_S: Final = 60
+PROBE_TIMEOUT_S: Final = 60
+RETRY_S: Final = 0.002
 TOGETHER: Final = 64
 DIGEST_CHARACTERS: Final = 16
 Tasks = dict[str, tuple[str, str | None]]
@@ -50,19 +52,26 @@ def submit_one(path: Path, ids: Ids) -> tuple[str, str]:
     """Id and prompt of a task that the server has taken; asks until it does."""
     id = ids.mint()
     spec = task_spec(f"probe {id}", id=id, now_ms=ids.now_ms(), max_tokens=4)
-    while True:
-        with socket.socket(socket.AF_UNIX) as stream:
-            stream.connect(str(path))
-            stream.sendall(wire.encode_frame(wire.Hello(1)))
-            stream.sendall(wire.encode_frame(wire.Submit(2, (spec,))))
-            splitter = wire.FrameSplitter()
-            while data := stream.recv(65536):
-                for reply in map(wire.decode_reply, splitter.feed(data)):
-                    if isinstance(reply, wire.Submitted):
-                        assert reply.tasks[0].error is None, reply.tasks[0].error
-                        return id, f"probe {id}"
-                    if isinstance(reply, wire.Error):
-                        break
+    while not taken(path, spec):
+        time.sleep(RETRY_S)
+    return id, f"probe {id}"
+
+
+def taken(path: Path, spec: TaskSpec) -> bool:
+    """Whether the server has made the task durable, asked once on a connection of its own."""
+    splitter = wire.FrameSplitter()
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(PROBE_TIMEOUT_S)
+        stream.connect(str(path))
+        stream.sendall(wire.encode_frame(wire.Hello(1)))
+        stream.sendall(wire.encode_frame(wire.Submit(2, (spec,))))
+        while data := stream.recv(65536):
+            for reply in map(wire.decode_reply, splitter.feed(data)):
+                if isinstance(reply, wire.Submitted):
+                    return reply.tasks[0].error is None
+                if isinstance(reply, wire.Error):
+                    return False
+    return False
 
 
 def run(kills: int, folder: Path) -> tuple[list[float], dict[str, Any]]:
@@ -166,9 +175,8 @@ def figures(restarts_ms: list[float], found: dict[str, Any]) -> list[Figure]:
 
 
 def main() -> int:
-    parser = report.options("kill", __doc__)
+    parser = report.options("kill", __doc__, disk=True)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="on the disk to measure")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.kills = 5

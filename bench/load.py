@@ -49,7 +49,7 @@ def task_ids(count: int, seed: int) -> list[str]:
     """The ids that a run with this seed submits: as clients of their own would mint them."""
     clock = [START_MS] * CLIENTS
     minters = [
-        Ids(lambda each=each: clock[each], random.Random(seed + each).getrandbits)
+        Ids(lambda each=each: clock[each], random.Random(f"{seed} {each}").getrandbits)
         for each in range(CLIENTS)
     ]
 

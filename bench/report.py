@@ -23,6 +23,7 @@ from typing import Any, Final
 from model.processor import read_processor
 
 HERE: Final = Path(__file__).parent
+IN_MEMORY: Final = ("tmpfs", "ramfs")
 FLAGS_THAT_MATTER: Final = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile")
 
 
@@ -111,12 +112,28 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def options(name: str, description: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark takes."""
+def options(name: str, description: str | None, *, disk: bool = False) -> argparse.ArgumentParser:
+    """The options that every benchmark takes; with `disk` the folder that it measures too."""
     parser = argparse.ArgumentParser(prog=name, description=(description or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a short run, to see that it works")
     parser.add_argument("--output", type=Path, default=HERE / "results" / f"{name}.json")
+    if disk:
+        parser.add_argument("--folder", type=on_disk, default=".", help="on the disk to measure")
     return parser
+
+
+def on_disk(text: str) -> Path:
+    """The folder; memory that looks like a disk would make every figure a lie."""
+    path = Path(text).resolve()
+    if filesystem(path) in IN_MEMORY:
+        raise argparse.ArgumentTypeError(f"{path} is in memory; name a folder on a disk")
+    return path
+
+
+def filesystem(path: Path) -> str:
+    """Its kind, such as ext4."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    return max((len(at), kind) for at, kind in mounts if path.is_relative_to(at))[1]
 
 
 def conditions(arguments: argparse.Namespace, packages: Sequence[str] = ()) -> dict[str, Any]:
@@ -131,6 +148,7 @@ def conditions(arguments: argparse.Namespace, packages: Sequence[str] = ()) -> d
             "flags": [flag for flag in FLAGS_THAT_MATTER if flag in processor.flags],
             "free_gib": round(processor.free_bytes / 2**30, 1),
             "kernel": platform.release(),
+            "filesystem": filesystem(getattr(arguments, "folder", Path.cwd())),
             "load_average_at_start": os.getloadavg(),
         },
         "versions": {"python": platform.python_version()}
