@@ -222,6 +222,7 @@ def figures(found: dict[str, list[Any]], rate: float) -> list[Figure]:
         raw_single,
         ratio(one_by_one, raw_single),
         costs("serial submit", serial),
+        costs(open_name, opened),
         *latencies(open_name, opened, 41, 15),
         Figure(f"{open_name}: refused", "tasks", refused, 0, less=True),
         Figure("raw group commit of 512: p99", "ms", commit_ms, less=True),
