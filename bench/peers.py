@@ -133,7 +133,7 @@ def main() -> int:
     try:
         seconds = PEERS[name](Path(folder), int(tasks), int(in_flight))
     except ModuleNotFoundError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name} goes unmeasured: {error}", file=sys.stderr)
         return NOT_INSTALLED
     print(json.dumps({"seconds": seconds}))
     return 0
