@@ -58,5 +58,12 @@ test: setup check ## All that CI runs: checks and all tests, the real engine's t
 test-fast: setup ## The tests that need neither vLLM nor the real command (under 20 s)
 	@$(BIN)/python -P -m pytest -m "not vllm and not system"
 
-bench: setup ## Measure autoglm against the bare engine and vLLM's own batch runner (half an hour)
-	@$(BIN)/python -P bench/engine_overhead.py
+# About a minute each for `mailbox`, `durable_queue` and `kill`, two for `simulation`, five for
+# `backlog`, half an hour for `engine_overhead`.
+BENCHES := mailbox simulation durable_queue kill backlog engine_overhead
+
+bench: setup ## Measure everything, against peers and physical limits (40 minutes, 6 GB of disk)
+	@$(PIP) --quiet --no-deps -r requirements/bench.txt || echo "going without the peers in Python"
+	@missed=; for each in $(BENCHES); do echo "== $$each"; \
+		$(BIN)/python -P bench/$$each.py || missed="$$missed $$each"; done; \
+		test -z "$$missed" || { echo "missed a floor:$$missed"; exit 1; }

