@@ -8,7 +8,7 @@ whose `type` names the message. Each side may send many frames without waiting. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import msgspec
 
@@ -19,6 +19,7 @@ PROTOCOL_VERSION = 1
 FRAME_BYTES_MAX = 32 * 1024 * 1024
 HEADER_BYTES = 4
 TASKS_PER_SUBMIT_MAX = 4096
+"""Tasks, lines or ids in one request: bounds the transaction that others wait for."""
 PAGE_MAX = 1000
 
 
@@ -123,8 +124,9 @@ class JobLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SubmitLines(_Message, frozen=True, tag="submit_lines"):
-    """Lines of a job, all in one transaction. A line handed in before is passed over; a line the
-    server refuses is recorded as failed and stops nothing. `last` says that no more follow.
+    """Lines of a job in their order, all in one transaction. A line handed in before is passed
+    over; a line the server refuses is recorded as failed and stops nothing. `last` says that no
+    more follow.
     """
 
     job: str = ""
@@ -328,26 +330,23 @@ class FrameSplitter:
         self._max = frame_bytes_max
         self._rest = bytearray()
 
-    def feed(self, data: bytes) -> Iterable[bytes]:
-        """The bodies that `data` completes. Raises ProtocolError at a frame that is too long."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The bodies that `data` completes. Raises ProtocolError at a frame that is too long, after
+        those before it: what was whole is answered, however the bytes came.
+        """
         rest = self._rest
         rest += data
         bodies: list[bytes] = []
-        start, end = 0, len(rest)
-        view = memoryview(rest)
-        try:
+        start, end, size = 0, len(rest), 0
+        with memoryview(rest) as view:
             while end - start >= HEADER_BYTES:
                 size = int.from_bytes(view[start : start + HEADER_BYTES], "big")
-                if size > self._max:
-                    raise ProtocolError(
-                        f"a frame of {size} bytes is over the limit of {self._max}",
-                    )
                 stop = start + HEADER_BYTES + size
-                if stop > end:
+                if size > self._max or stop > end:
                     break
                 bodies.append(bytes(view[start + HEADER_BYTES : stop]))
                 start = stop
-        finally:
-            view.release()
         del rest[:start]
-        return bodies
+        yield from bodies
+        if size > self._max:
+            raise ProtocolError(f"a frame of {size} bytes is over the limit of {self._max}")

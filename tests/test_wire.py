@@ -115,7 +115,7 @@ def test_the_frames_do_not_depend_on_how_the_bytes_arrive(
 def test_a_frame_of_the_largest_size_is_taken_and_a_larger_one_refused_at_its_header() -> None:
     assert list(FrameSplitter(4).feed(b"\0\0\0\4abcd")) == [b"abcd"]
     with pytest.raises(ProtocolError, match="5 bytes is over the limit of 4"):
-        FrameSplitter(4).feed(b"\0\0\0\5")
+        list(FrameSplitter(4).feed(b"\0\0\0\5"))
 
 
 def test_a_message_that_is_too_large_is_not_sent() -> None:
