@@ -9,6 +9,7 @@ whose `type` names the message. Each side may send many frames without waiting. 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -21,6 +22,10 @@ HEADER_BYTES = 4
 TASKS_PER_SUBMIT_MAX = 4096
 """Tasks, lines or ids in one request: bounds the transaction that others wait for."""
 PAGE_MAX = 1000
+LIST_MAX = 65_536
+"""Items in a list of a request: more are not even decoded. A frame full of the smallest tasks
+would be a gigabyte of them.
+"""
 
 
 class _Message(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
@@ -39,6 +44,10 @@ class Hello(_Message, frozen=True, tag="hello"):
     tenant: str | None = None
 
 
+T = TypeVar("T")
+_List = Annotated[tuple[T, ...], msgspec.Meta(max_length=LIST_MAX)]
+
+
 class Submit(_Message, frozen=True, tag="submit"):
     """Hand in tasks, all in one transaction. Answered by `submitted` after the commit.
 
@@ -46,7 +55,7 @@ class Submit(_Message, frozen=True, tag="submit"):
     `rid`, and before it the `chunk`s of those that stream.
     """
 
-    tasks: tuple[TaskSpec, ...] = ()
+    tasks: _List[TaskSpec] = ()
     follow: bool = False
 
 
@@ -74,7 +83,7 @@ class Forget(_Message, frozen=True, tag="forget"):
 class ListTasks(_Message, frozen=True, tag="list"):
     """Tasks, newest first, at most `limit`; `before` is the cursor of the last page."""
 
-    states: tuple[TaskState, ...] = ()
+    states: _List[TaskState] = ()
     tenant: str | None = None
     job: str | None = None
     before: int | None = None
@@ -84,7 +93,7 @@ class ListTasks(_Message, frozen=True, tag="list"):
 class Cancel(_Message, frozen=True, tag="cancel"):
     """End tasks that have not ended; a running one is stopped in the engine."""
 
-    ids: tuple[str, ...] = ()
+    ids: _List[str] = ()
     job: str | None = None
 
 
@@ -130,7 +139,7 @@ class SubmitLines(_Message, frozen=True, tag="submit_lines"):
     """
 
     job: str = ""
-    lines: tuple[JobLine, ...] = ()
+    lines: _List[JobLine] = ()
     last: bool = False
 
 
