@@ -144,7 +144,8 @@ def main() -> None:
             if tally.count >= options.inputs:
                 _finish(tally)
 
-        flags = (f"-seed={options.seed}", f"-max_len={INPUT_BYTES_MAX}", "-verbosity=0", folder)
+        limits = (f"-seed={options.seed}", f"-max_len={INPUT_BYTES_MAX}", "-report_slow_units=60")
+        flags = (*limits, "-verbosity=0", f"-artifact_prefix={folder}/", folder)
         fuzzer = cast("Any", atheris)
         fuzzer.Setup([sys.argv[0], *flags], one, custom_mutator=mutate)
         fuzzer.Fuzz()

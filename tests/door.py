@@ -110,6 +110,8 @@ class Door:
                 self._work(box, persister, reader, monitor)
                 for message in box.drain_nowait():
                     frontdoor.handle(message)
+                for mailbox in (box, persister, reader, monitor):
+                    mailbox.done()
             if ended is not None:
                 break
         pending = [connection.taken[rid] for rid in connection.pending if rid in connection.taken]
