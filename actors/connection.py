@@ -37,7 +37,9 @@ FULL_HOUSE_PAUSE_S = 0.2
 PENDING_MAX = 2048
 """Requests of one connection under way; at this many we stop reading from it."""
 LAST_WORDS_S = 1.0
-"""How long a client that broke the protocol may take to read why its connection ends."""
+"""How long a client that broke the protocol gets what it asked for before, and then how long it
+may take to read why its connection ends.
+"""
 OUTBOX_BYTES_MAX = 64 * 1024 * 1024
 CHUNK_OUTBOX_BYTES_MAX = 1024 * 1024
 """A reader this far behind gets no chunks until it has caught up."""
@@ -58,6 +60,7 @@ class Connection:
         """Tasks whose end a request still waits for, by `rid`."""
         self.closed = False
         self._stream = stream
+        self._splitter = FrameSplitter()
         self._on_request = on_request
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
@@ -79,6 +82,14 @@ class Connection:
         finally:
             self.closed = True
             await anyio.aclose_forcefully(self._stream)
+
+    def take(self, data: bytes) -> None:
+        """Start on the requests that `data` completes, in order.
+
+        Raises ProtocolError when the connection can't go on; those before it are under way.
+        """
+        for body in self._splitter.feed(data):
+            self._take(decode_request(body))
 
     def reply(self, message: Reply, *, last: bool = True) -> None:
         """Queue a reply; `last`: nothing more will be said of its request."""
@@ -105,31 +116,34 @@ class Connection:
     def finished(self, rid: int) -> None:
         """Request `rid` is under way no longer."""
         self.pending.discard(rid)
-        if len(self.pending) < PENDING_MAX:
-            self._room.set()
+        self._room.set()
 
     def close(self) -> None:
         self.closed = True
         self._outbox_bell.ring()
 
     async def _read(self) -> None:
-        splitter = FrameSplitter()
         while not self.closed:
             try:
                 data = await self._stream.receive(READ_BYTES)
             except anyio.EndOfStream:
                 return
             try:
-                for body in splitter.feed(data):
-                    self._take(decode_request(body))
+                self.take(data)
             except ProtocolError as error:
+                with anyio.move_on_after(LAST_WORDS_S):
+                    await self._fewer_pending(1)
                 self.reply(refusal(0, error))
                 with anyio.move_on_after(LAST_WORDS_S):
                     await self._flush()
                 return
-            while len(self.pending) >= PENDING_MAX and not self.closed:
-                self._room = anyio.Event()
-                await self._room.wait()
+            await self._fewer_pending(PENDING_MAX)
+
+    async def _fewer_pending(self, limit: int) -> None:
+        """Return when fewer than `limit` requests are under way."""
+        while len(self.pending) >= limit and not self.closed:
+            self._room = anyio.Event()
+            await self._room.wait()
 
     def _take(self, request: Request) -> None:
         if not isinstance(request, Forget):

@@ -91,7 +91,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
         self.alarms.append(self._again)
         self._connections: set[Connection] = set()
         self._telling = Telling(self)
-        self._requests = Requests(self, self._telling, welcome, ids)
+        self.requests = Requests(self, self._telling, welcome, ids)
 
     async def run(self, started: Callable[[], None]) -> None:
         async with await self._listen() as listener, anyio.create_task_group() as group:
@@ -193,7 +193,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
     # ── connections ──────────────────────────────────────────────────────────────────────────
 
     async def _on_connection(self, stream: SocketStream) -> None:
-        connection = Connection(stream, self._requests.take)
+        connection = Connection(stream, self.requests.take)
         self._connections.add(connection)
         try:
             await connection.serve()

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, Protocol, assert_never
 
 from actors.connection import Connection
-from actors.policy.admission import check_line, check_task
+from actors.policy.admission import check_count, check_lines, check_task
 from actors.telling import Telling, unknown_task
 from autoglm import wire
 from autoglm.errors import InvalidRequest, ProtocolError
 from autoglm.ids import Ids
+from autoglm.spec import check_name
 from autoglm.types import Answer, ErrorInfo, TaskSpec
 from runtime.store import protocol as p
 
@@ -39,10 +40,16 @@ class Requests:
         self._welcome = welcome
         self._ids = ids
 
-    def take(self, connection: Connection, request: wire.Request) -> None:  # noqa: C901 - one table
+    def take(self, connection: Connection, request: wire.Request) -> None:
         """Start answering. Raises ProtocolError when the connection can't go on."""
         if not connection.greeted and not isinstance(request, wire.Hello):
             raise ProtocolError("the first request must be hello")
+        try:
+            self._take(connection, request)
+        except InvalidRequest as error:
+            connection.reply(wire.refusal(request.rid, error))
+
+    def _take(self, connection: Connection, request: wire.Request) -> None:  # noqa: C901 - one table
         match request:
             case wire.Hello():
                 self._hello(connection, request)
@@ -88,17 +95,17 @@ class Requests:
                 f"this server speaks protocol {wire.PROTOCOL_VERSION}, the client"
                 f" {request.protocol}: use the same version of autoglm on both sides"
             )
+        if request.tenant is not None:
+            check_name("tenant", request.tenant)
         connection.greeted = True
         connection.tenant = request.tenant
         connection.reply(self._welcome(request.rid))
 
     def _submit(self, connection: Connection, request: wire.Submit) -> None:
         rid = request.rid
-        limit = wire.TASKS_PER_SUBMIT_MAX
-        if not 0 < len(request.tasks) <= limit:
-            error = InvalidRequest(f"a submit holds 1 to {limit} tasks, not {len(request.tasks)}")
-            connection.reply(wire.refusal(rid, error))
-            return
+        if not request.tasks:
+            raise InvalidRequest("a submit holds at least one task")
+        check_count("tasks", len(request.tasks))
         checked: list[TaskSpec] = []
         refused: dict[int, ErrorInfo] = {}
         for place, spec in enumerate(request.tasks):
@@ -153,6 +160,7 @@ class Requests:
 
     def _cancel(self, connection: Connection, request: wire.Cancel) -> None:
         rid = request.rid
+        check_count("ids", len(request.ids))
 
         def then(done: p.Cancellation) -> None:
             def tell(found: dict[str, Answer]) -> None:
@@ -206,7 +214,7 @@ class Requests:
         self._desk.commit(connection, request.rid, write, then)
 
     def _submit_lines(self, connection: Connection, request: wire.SubmitLines) -> None:
-        lines = tuple(check_line(line, connection.tenant) for line in request.lines)
+        lines = check_lines(request.lines, connection.tenant)
         self._desk.commit(
             connection,
             request.rid,

@@ -146,10 +146,8 @@ class Tree:
             "core",
             Strategy.REST_FOR_ONE,
             [
-                ChildSpec(
-                    "persister", self._start_persister, (self._at.engine_lane, self._at.intake)
-                ),
-                ChildSpec("scheduler", self._start_scheduler, (self._at.scheduler,)),
+                ChildSpec("persister", self._start_persister, (at.engine_lane, at.intake)),
+                ChildSpec("scheduler", self._start_scheduler, (at.scheduler,)),
                 ChildSpec("batchers", lambda: self._batchers),
             ],
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ class _Head(msgspec.Struct):
     id: str
 
 
+_NUMBER = re.compile("[1-9][0-9]{0,8}")
 _head = msgspec.json.Decoder(_Head)
 _encode = msgspec.json.Encoder().encode
 
@@ -245,6 +247,7 @@ def _number_of(line: bytes) -> int | None:
         return None
     try:
         number = _head.decode(line).id.rpartition("-")[2]
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
-    return int(number) if number.isdecimal() else None
+    # Of what is longer, or starts with a zero, we have written nothing.
+    return int(number) if _NUMBER.fullmatch(number) else None

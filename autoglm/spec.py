@@ -1,7 +1,7 @@
-"""From what a person hands in to a `TaskSpec`: the checks a client makes before it sends.
+"""From what a person hands in to a `TaskSpec`, and whether a `TaskSpec` is one.
 
-They are here so that a mistake is told at once and in the caller's words; the server trusts none
-of them.
+`check` is made twice: by the client, so that a mistake is told at once, and by the server, which
+trusts no client. It is the one place that says what each field may be.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ Prompt = str | Sequence[Message | Mapping[str, Any]]
 """A text, taken as one user message, or the messages of a conversation."""
 
 NAME_CHARS_MAX = 200
+STOPS_MAX = 16
+AFTER_MAX = 4096
+"""Tasks that one task may wait for: each is looked up when it is stored."""
+TIME_MS_MAX = 2**53
+"""Far beyond any date, and exact in every language's numbers."""
 
 _RANGES: dict[str, tuple[float, float]] = {
     "max_tokens": (1, 2**31),
@@ -138,7 +143,7 @@ def moment_ms(option: str, duration: float | str | None, now_ms: int) -> int | N
 
 
 def check(spec: TaskSpec) -> None:
-    """Raises InvalidRequest for what no server could take, naming the field."""
+    """Raises InvalidRequest for what no server takes, naming the field."""
     if not PRIORITY_MOST_URGENT <= spec.priority <= PRIORITY_LEAST_URGENT:
         raise InvalidRequest(
             f"priority {spec.priority}: from {PRIORITY_MOST_URGENT} (most urgent)"
@@ -146,17 +151,33 @@ def check(spec: TaskSpec) -> None:
         )
     for field in ("tenant", "queue", "kind", "key"):
         value = getattr(spec, field)
-        if value is not None and not 0 < len(value) <= NAME_CHARS_MAX:
-            raise InvalidRequest(
-                f"{field}: from 1 to {NAME_CHARS_MAX} characters, not {len(value)}"
-            )
+        if value is not None:
+            check_name(field, value)
+    if len(spec.after) > AFTER_MAX:
+        raise InvalidRequest(f"after: at most {AFTER_MAX} tasks, not {len(spec.after)}")
+    for field in ("deadline_at", "expires_at"):
+        value = getattr(spec, field)
+        if value is not None and not 0 <= value <= TIME_MS_MAX:
+            raise InvalidRequest(f"{field} {value} is no time in Unix milliseconds")
+    _check_sampling(spec.sampling)
+
+
+def check_name(field: str, value: str) -> None:
+    """Raises InvalidRequest for a tenant, queue, kind or key that is too short or too long."""
+    if not 0 < len(value) <= NAME_CHARS_MAX:
+        raise InvalidRequest(f"{field}: from 1 to {NAME_CHARS_MAX} characters, not {len(value)}")
+
+
+def _check_sampling(sampling: Sampling) -> None:
     for field, (least, most) in _RANGES.items():
-        value = getattr(spec.sampling, field)
+        value = getattr(sampling, field)
         within = value is None or least <= value <= most  # NaN is within nothing
         if not within or (value == 0 and field in _EXCLUDES_ZERO):
             above = "above" if field in _EXCLUDES_ZERO else "from"
             raise InvalidRequest(f"{field} {value}: {above} {least} to {most}")
-    if "" in spec.sampling.stop:
+    if len(sampling.stop) > STOPS_MAX:
+        raise InvalidRequest(f"stop: at most {STOPS_MAX} texts, not {len(sampling.stop)}")
+    if "" in sampling.stop:
         raise InvalidRequest("stop: an empty text would stop every answer at once")
 
 

@@ -8,7 +8,8 @@ whose `type` names the message. Each side may send many frames without waiting. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -19,7 +20,12 @@ PROTOCOL_VERSION = 1
 FRAME_BYTES_MAX = 32 * 1024 * 1024
 HEADER_BYTES = 4
 TASKS_PER_SUBMIT_MAX = 4096
+"""Tasks, lines or ids in one request: bounds the transaction that others wait for."""
 PAGE_MAX = 1000
+LIST_MAX = 65_536
+"""Items in a list of a request: more are not even decoded. A frame full of the smallest tasks
+would be a gigabyte of them.
+"""
 
 
 class _Message(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
@@ -38,6 +44,10 @@ class Hello(_Message, frozen=True, tag="hello"):
     tenant: str | None = None
 
 
+T = TypeVar("T")
+_List = Annotated[tuple[T, ...], msgspec.Meta(max_length=LIST_MAX)]
+
+
 class Submit(_Message, frozen=True, tag="submit"):
     """Hand in tasks, all in one transaction. Answered by `submitted` after the commit.
 
@@ -45,7 +55,7 @@ class Submit(_Message, frozen=True, tag="submit"):
     `rid`, and before it the `chunk`s of those that stream.
     """
 
-    tasks: tuple[TaskSpec, ...] = ()
+    tasks: _List[TaskSpec] = ()
     follow: bool = False
 
 
@@ -73,7 +83,7 @@ class Forget(_Message, frozen=True, tag="forget"):
 class ListTasks(_Message, frozen=True, tag="list"):
     """Tasks, newest first, at most `limit`; `before` is the cursor of the last page."""
 
-    states: tuple[TaskState, ...] = ()
+    states: _List[TaskState] = ()
     tenant: str | None = None
     job: str | None = None
     before: int | None = None
@@ -83,7 +93,7 @@ class ListTasks(_Message, frozen=True, tag="list"):
 class Cancel(_Message, frozen=True, tag="cancel"):
     """End tasks that have not ended; a running one is stopped in the engine."""
 
-    ids: tuple[str, ...] = ()
+    ids: _List[str] = ()
     job: str | None = None
 
 
@@ -132,12 +142,13 @@ class JobLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SubmitLines(_Message, frozen=True, tag="submit_lines"):
-    """Lines of a job, all in one transaction. A line handed in before is passed over; a line the
-    server refuses is recorded as failed and stops nothing. `last` says that no more follow.
+    """Lines of a job in their order, all in one transaction. A line handed in before is passed
+    over; a line the server refuses is recorded as failed and stops nothing. `last` says that no
+    more follow.
     """
 
     job: str = ""
-    lines: tuple[JobLine, ...] = ()
+    lines: _List[JobLine] = ()
     last: bool = False
 
 
@@ -349,26 +360,23 @@ class FrameSplitter:
         self._max = frame_bytes_max
         self._rest = bytearray()
 
-    def feed(self, data: bytes) -> Iterable[bytes]:
-        """The bodies that `data` completes. Raises ProtocolError at a frame that is too long."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The bodies that `data` completes. Raises ProtocolError at a frame that is too long, after
+        those before it: what was whole is answered, however the bytes came.
+        """
         rest = self._rest
         rest += data
         bodies: list[bytes] = []
-        start, end = 0, len(rest)
-        view = memoryview(rest)
-        try:
+        start, end, size = 0, len(rest), 0
+        with memoryview(rest) as view:
             while end - start >= HEADER_BYTES:
                 size = int.from_bytes(view[start : start + HEADER_BYTES], "big")
-                if size > self._max:
-                    raise ProtocolError(
-                        f"a frame of {size} bytes is over the limit of {self._max}",
-                    )
                 stop = start + HEADER_BYTES + size
-                if stop > end:
+                if size > self._max or stop > end:
                     break
                 bodies.append(bytes(view[start + HEADER_BYTES : stop]))
                 start = stop
-        finally:
-            view.release()
         del rest[:start]
-        return bodies
+        yield from bodies
+        if size > self._max:
+            raise ProtocolError(f"a frame of {size} bytes is over the limit of {self._max}")

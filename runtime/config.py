@@ -122,6 +122,13 @@ class Config(_Section, frozen=True):
     retention: RetentionConfig = RetentionConfig()
 
 
+_NOT_YAML = (
+    *(msgspec.DecodeError, RecursionError, ArithmeticError, AttributeError),
+    *(LookupError, TypeError, ValueError),
+)
+"""What the parser raises: not YAML, nesting without end, and PyYAML's own stumbles over a value
+that is not of the type its tag names, such as `!!timestamp x`.
+"""
 _LATER = {
     "queues": "queues with shares and limits",
     "tenants": "quotas and weights for tenants",
@@ -163,7 +170,7 @@ def _read(file: Path) -> dict[str, Any]:
         tree = msgspec.yaml.decode(file.read_bytes())
     except OSError as error:
         raise ConfigError(f"configuration file {file}: {error.strerror}") from None
-    except msgspec.DecodeError as error:
+    except _NOT_YAML as error:
         raise ConfigError(f"configuration file {file} is not YAML: {_one_line(error)}") from None
     if tree is None:
         return {}
@@ -178,8 +185,12 @@ def _set(tree: dict[str, Any], setting: str) -> None:
     if not equals or not all(keys):
         raise ConfigError(f"--set {setting}: expected key.path=value, e.g. batch.window_ms=5")
     try:
-        value = msgspec.yaml.decode(text.encode())
-    except msgspec.DecodeError:
+        data = text.encode()
+    except UnicodeEncodeError:  # it comes from a command line that is not UTF-8
+        raise ConfigError(f"--set {setting!a}: not valid Unicode") from None
+    try:
+        value = msgspec.yaml.decode(data)
+    except _NOT_YAML:
         value = text
     for key in keys[:-1]:
         branch = tree.setdefault(key, {})
@@ -195,7 +206,7 @@ def _refuse_unknown(tree: Mapping[str, Any], section: type[_Section], path: str)
         name = f"{path}{key}"
         if key not in fields:
             raise ConfigError(_unknown(name, str(key), fields))
-        if name == "scheduler.policy" and value in _LATER_POLICIES:
+        if name == "scheduler.policy" and str(value) in _LATER_POLICIES:
             raise ConfigError(f"scheduler.policy {value} is not available in this version yet")
         kind = fields[key].type
         if isinstance(kind, type) and issubclass(kind, _Section) and isinstance(value, dict):

@@ -9,16 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.policy.admission import (
-    NAME_CHARACTERS_MAX,
-    STOPS_MAX,
-    TIME_MS_MAX,
-    check_line,
-    check_task,
-)
+from actors.policy.admission import LINE_MAX, check_lines, check_task
 from autoglm.errors import InvalidRequest
+from autoglm.spec import AFTER_MAX, NAME_CHARS_MAX, STOPS_MAX, TIME_MS_MAX
 from autoglm.types import ErrorInfo, Message, Sampling, TaskSpec
-from autoglm.wire import JobLine
+from autoglm.wire import TASKS_PER_SUBMIT_MAX, JobLine
 
 ID = "0" * 26
 
@@ -50,7 +45,7 @@ def test_a_bound_connection_makes_every_task_its_tenants() -> None:
         (spec(prompt=None), "messages or a prompt"),
         (spec(messages=(Message("user", "x"),)), "messages or a prompt"),
         (spec(tenant=""), "tenant"),
-        (spec(queue="q" * (NAME_CHARACTERS_MAX + 1)), "queue"),
+        (spec(queue="q" * (NAME_CHARS_MAX + 1)), "queue"),
         (spec(key=""), "key"),
         (spec(kind=""), "kind"),
         (spec(deadline_at=-1), "deadline_at"),
@@ -63,6 +58,11 @@ def test_a_bound_connection_makes_every_task_its_tenants() -> None:
         (sampling(min_p=float("nan")), "min_p"),
         (sampling(presence_penalty=2.1), "presence_penalty"),
         (sampling(frequency_penalty=-2.1), "frequency_penalty"),
+        (sampling(top_p=0), "top_p"),
+        (sampling(top_k=2**63), "top_k"),
+        (sampling(seed=2**63), "seed"),
+        (sampling(repetition_penalty=float("inf")), "repetition_penalty"),
+        (spec(after=("x",) * (AFTER_MAX + 1)), "after"),
         (sampling(stop=("",)), "stop"),
         (sampling(stop=("x",) * (STOPS_MAX + 1)), "stop"),
     ],
@@ -73,7 +73,7 @@ def test_what_is_wrong_is_named(task: TaskSpec, named: str) -> None:
 
 
 def test_a_bad_line_becomes_a_failed_one() -> None:
-    checked = check_line(JobLine(7, "custom", task=spec(priority=10)), None)
+    (checked,) = check_lines([JobLine(7, "custom", task=spec(priority=10))], None)
     assert (checked.line, checked.custom_id, checked.task) == (7, "custom", None)
     assert checked.error is not None
     assert checked.error.code == "invalid_request"
@@ -81,7 +81,18 @@ def test_a_bad_line_becomes_a_failed_one() -> None:
 
 def test_a_line_that_failed_before_stays_as_it_is() -> None:
     line = JobLine(7, error=ErrorInfo("bad_json", "no"))
-    assert check_line(line, None) is line
+    assert check_lines([line], None) == (line,)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [[0], [-1], [LINE_MAX + 1], [2**63], [1, 1], [2, 1], range(1, TASKS_PER_SUBMIT_MAX + 2)],
+)
+def test_lines_that_are_not_numbered_upwards_or_are_too_many_are_refused(
+    numbers: list[int],
+) -> None:
+    with pytest.raises(InvalidRequest, match="line"):
+        check_lines([JobLine(number) for number in numbers], None)
 
 
 NUMBERS = st.none() | st.integers(-(2**63), 2**64 - 1)

@@ -117,7 +117,7 @@ def test_the_frames_do_not_depend_on_how_the_bytes_arrive(
 def test_a_frame_of_the_largest_size_is_taken_and_a_larger_one_refused_at_its_header() -> None:
     assert list(FrameSplitter(4).feed(b"\0\0\0\4abcd")) == [b"abcd"]
     with pytest.raises(ProtocolError, match="5 bytes is over the limit of 4"):
-        FrameSplitter(4).feed(b"\0\0\0\5")
+        list(FrameSplitter(4).feed(b"\0\0\0\5"))
 
 
 def test_a_message_that_is_too_large_is_not_sent() -> None:
@@ -172,3 +172,14 @@ def test_every_kind_of_error_has_a_code_of_its_own(kind: type[AutoGLMError]) -> 
 def test_an_error_of_a_later_version_is_a_server_error() -> None:
     error = from_code("no such code", "why")
     assert (type(error).__name__, error.exit_code) == ("ServerError", 3)
+
+
+@pytest.mark.parametrize(("kind", "field"), [("submit", "tasks"), ("submit_lines", "lines")])
+def test_a_list_that_no_request_needs_is_refused_before_it_is_decoded(
+    kind: str, field: str
+) -> None:
+    body = msgspec.msgpack.encode({"type": kind, "rid": 1, field: []})
+    assert body.endswith(b"\x90")
+    endless = body[:-1] + b"\xdd" + (2**32 - 1).to_bytes(4, "big")
+    with pytest.raises(ProtocolError, match="length"):
+        wire.decode_request(endless)

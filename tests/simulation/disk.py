@@ -13,7 +13,6 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Sequence
-from operator import ne
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,7 @@ class SimulatedStore:
             self._durable_file = self.path.read_bytes()
 
     def die(self, successor: Path, *, power_lost: bool) -> int:
-        """What the next process will find, at `successor`. Returns how many bytes were lost."""
+        """What the next process will find, at `successor`. Returns how many sectors were lost."""
         file, log = self.path.read_bytes(), self._log()
         found_file, found_log = file, log
         if power_lost:
@@ -187,10 +186,11 @@ def torn(before: bytes, after: bytes, rng: random.Random) -> bytes:
 
 
 def _differing(left: bytes, right: bytes) -> int:
-    """In how many bytes they differ, a missing one counted too."""
+    """In how many sectors they differ. Not bytes: SQLite salts its log by chance."""
     if left == right:
         return 0
-    return abs(len(left) - len(right)) + sum(map(ne, left, right))
+    places = range(0, max(len(left), len(right)), SECTOR_BYTES)
+    return sum(left[at : at + SECTOR_BYTES] != right[at : at + SECTOR_BYTES] for at in places)
 
 
 class Mishaps:

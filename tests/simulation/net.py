@@ -214,7 +214,7 @@ class Network:
     break after some bytes, at both ends: what is on the way is lost, frame or half a frame.
     """
 
-    def __init__(self, universe: Universe, delay_s: float, cuts: int) -> None:
+    def __init__(self, universe: Universe, delay_s: float, cuts: int = 0) -> None:
         self._universe = universe
         self._delay_s = delay_s
         self._cuts = cuts

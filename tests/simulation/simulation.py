@@ -215,7 +215,7 @@ class _Simulation:
             return
         power_lost = self.plan.power_losses and self._rng.random() < 0.5
         lost = self._store.die(self._next_path, power_lost=power_lost)
-        self.universe.note("server died, bytes lost:", lost)
+        self.universe.note("server died, sectors lost:", lost)
         self.universe.clock.jump(self._rng.choice(self.plan.clock_jumps))
         self.universe.later(self._rng.uniform(0.01, 1), self._start)
 
