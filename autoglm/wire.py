@@ -112,7 +112,7 @@ class OpenJob(_Message, frozen=True, tag="open_job"):
     """Open the durable job that writes `output`, or take it up where it stood.
 
     The same output with another `input_hash` or `options_hash` is a conflict unless `fresh`,
-    which cancels what the old job has waiting and begins a new one.
+    which begins a new one at once; what the old job has waiting is cancelled meanwhile.
     """
 
     output: str = ""

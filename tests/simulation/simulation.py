@@ -20,6 +20,7 @@ from actors.policy.window import Window
 from actors.tree import Identity, Tree, World
 from runtime import supervision
 from runtime.mailbox import Mailbox
+from runtime.store import endings
 from tests.simulation.check import violations
 from tests.simulation.disk import Mishaps, SimulatedStore
 from tests.simulation.engines import EngineRoom
@@ -225,6 +226,7 @@ class _Simulation:
             if self.plan.tight:
                 for module, name in CAPACITIES:
                     stack.enter_context(patch.object(module, name, 1))
+            stack.enter_context(patch.object(endings, "CANCEL_SLICE", 2))
             if self.plan.narrow:
                 stack.enter_context(patch.object(scheduler, "Window", lambda: Window(4, 3)))
             stack.enter_context(patch.object(supervision, "log", self))
