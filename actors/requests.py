@@ -159,27 +159,18 @@ class Requests:
         )
 
     def _cancel(self, connection: Connection, request: wire.Cancel) -> None:
-        """A job is cancelled slice by slice, and the answer comes after the last one."""
-        rid, tenant = request.rid, connection.tenant
-        slices: list[p.Cancellation] = []
+        rid = request.rid
 
         def then(done: p.Cancellation) -> None:
-            slices.append(done)
-            if done.next is not None:
-                commit(p.CancelTasks(tenant, (), request.job, done.next))
-                return
-            query = p.FetchAnswers(tenant, slices[0].known)
-            self._desk.ask(connection, rid, query, tell)
+            def tell(found: dict[str, Answer]) -> None:
+                tasks = tuple(found[id].task for id in done.known if id in found)
+                connection.reply(wire.Cancelled(rid, tasks, done.unknown, done.count, done.next))
 
-        def tell(found: dict[str, Answer]) -> None:
-            first, count = slices[0], sum(each.count for each in slices)
-            tasks = tuple(found[id].task for id in first.known if id in found)
-            connection.reply(wire.Cancelled(rid, tasks, first.unknown, count))
+            self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, done.known), tell)
 
-        def commit(write: p.CancelTasks) -> None:
-            self._desk.commit(connection, rid, write, then)
-
-        commit(p.CancelTasks(tenant, request.ids, request.job))
+        after = _stored(request.after)
+        write = p.CancelTasks(connection.tenant, request.ids, request.job, after)
+        self._desk.commit(connection, rid, write, then)
 
     def _events(self, connection: Connection, request: wire.GetEvents) -> None:
         limit = min(max(1, request.limit), wire.PAGE_MAX)

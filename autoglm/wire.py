@@ -81,10 +81,14 @@ class ListTasks(_Message, frozen=True, tag="list"):
 
 
 class Cancel(_Message, frozen=True, tag="cancel"):
-    """End tasks that have not ended; a running one is stopped in the engine."""
+    """End tasks that have not ended; a running one is stopped in the engine.
+
+    Of a job, a slice: `after` is the `next` of the slice before.
+    """
 
     ids: tuple[str, ...] = ()
     job: str | None = None
+    after: int = 0
 
 
 class GetStatus(_Message, frozen=True, tag="status"):
@@ -220,11 +224,12 @@ class TaskPage(_Message, frozen=True, tag="tasks"):
 
 
 class Cancelled(_Message, frozen=True, tag="cancelled"):
-    """The tasks named, as they stand now. For a job: `count` of those that this call ended."""
+    """The tasks named, as they stand now; `count` that this call ended; `next`: of a job, if any."""
 
     tasks: tuple[Task, ...] = ()
     unknown: tuple[str, ...] = ()
     count: int = 0
+    next: int | None = None
 
 
 class StatusReply(_Message, frozen=True, tag="status_is"):
