@@ -224,7 +224,7 @@ class TaskPage(_Message, frozen=True, tag="tasks"):
 
 
 class Cancelled(_Message, frozen=True, tag="cancelled"):
-    """The tasks named, as they stand now; `count` that this call ended; `next`: of a job, if any."""
+    """The tasks named, as they stand now; `count` of those it ended; `next`: of a job, if any."""
 
     tasks: tuple[Task, ...] = ()
     unknown: tuple[str, ...] = ()
