@@ -165,11 +165,12 @@ class Requests:
         def then(done: p.Cancellation) -> None:
             def tell(found: dict[str, Answer]) -> None:
                 tasks = tuple(found[id].task for id in done.known if id in found)
-                connection.reply(wire.Cancelled(rid, tasks, done.unknown, done.count))
+                connection.reply(wire.Cancelled(rid, tasks, done.unknown, done.count, done.next))
 
             self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, done.known), tell)
 
-        write = p.CancelTasks(connection.tenant, request.ids, request.job)
+        after = _stored(request.after)
+        write = p.CancelTasks(connection.tenant, request.ids, request.job, after)
         self._desk.commit(connection, rid, write, then)
 
     def _events(self, connection: Connection, request: wire.GetEvents) -> None:

@@ -229,8 +229,18 @@ class Client:
         return await self._session.call(wire.Cancel(0, tuple(ids)), wire.Cancelled)
 
     async def cancel_job(self, job: str) -> int:
-        """End all tasks of a job that have not ended; returns how many. Raises NotFound."""
-        return (await self._session.call(wire.Cancel(0, job=job), wire.Cancelled)).count
+        """End all tasks of a job that have not ended; returns how many. Raises NotFound.
+
+        The server ends a slice at a time. Broken off, the same call ends the rest.
+        """
+        count, after = 0, 0
+        while True:
+            message = wire.Cancel(0, job=job, after=after)
+            done = await self._session.call(message, wire.Cancelled)
+            count += done.count
+            if done.next is None:
+                return count
+            after = done.next
 
     async def status(self) -> Status:
         """What `autoglm status --json` shows."""

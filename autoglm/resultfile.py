@@ -125,8 +125,8 @@ class ResultFile:
             known = torn or line.startswith(ours) or ours.startswith(line)
             if not known and line.strip(b"\0"):
                 raise Conflict(
-                    f"{self._name} holds what this job did not write: another file, or answers"
-                    " of a job that this server has pruned or never had. It was left as it is;"
+                    f"{self._name} holds what this job did not write (another file, or answers of"
+                    " a job that was pruned or that this server never had) and stays as it is;"
                     " give another output, or --fresh to answer everything anew",
                 )
             number = _number_of(line)

@@ -91,10 +91,14 @@ class ListTasks(_Message, frozen=True, tag="list"):
 
 
 class Cancel(_Message, frozen=True, tag="cancel"):
-    """End tasks that have not ended; a running one is stopped in the engine."""
+    """End tasks that have not ended; a running one is stopped in the engine.
+
+    Of a job, a slice: `after` is the `next` of the slice before.
+    """
 
     ids: _List[str] = ()
     job: str | None = None
+    after: int = 0
 
 
 class GetStatus(_Message, frozen=True, tag="status"):
@@ -122,7 +126,7 @@ class OpenJob(_Message, frozen=True, tag="open_job"):
     """Open the durable job that writes `output`, or take it up where it stood.
 
     The same output with another `input_hash` or `options_hash` is a conflict unless `fresh`,
-    which cancels what the old job has waiting and begins a new one.
+    which begins a new one at once; what the old job has waiting is cancelled meanwhile.
     """
 
     output: str = ""
@@ -231,11 +235,12 @@ class TaskPage(_Message, frozen=True, tag="tasks"):
 
 
 class Cancelled(_Message, frozen=True, tag="cancelled"):
-    """The tasks named, as they stand now. For a job: `count` of those that this call ended."""
+    """The tasks named, as they stand now; `count` of those it ended; `next`: of a job, if any."""
 
     tasks: tuple[Task, ...] = ()
     unknown: tuple[str, ...] = ()
     count: int = 0
+    next: int | None = None
 
 
 class StatusReply(_Message, frozen=True, tag="status_is"):

@@ -52,6 +52,7 @@ REQUESTS: tuple[wire.Request, ...] = (
     ),
     wire.GetJobLines(15, "job", 1, ordered=False, limit=5),
     wire.Hello(16, tenant="t"),
+    wire.Prune(17, 5, (3, 4)),
 )
 HELLO = wire.encode_frame(wire.Hello(1))
 

@@ -251,6 +251,21 @@ def test_who_waits_for_a_task_that_is_removed_as_it_ends_is_told_once() -> None:
     play(scene)
 
 
+def test_a_slice_of_a_job_is_cancelled_and_the_client_told_where_to_go_on() -> None:
+    async def scene(stage: Stage) -> None:
+        person = await stage.visit()
+        await person.say(wire.Cancel(2, job="job", after=501))
+        (asked,) = stage.persister.drain_nowait()
+        assert asked.write == p.CancelTasks(None, (), "job", 501)
+        assert asked.reply is not None
+        asked.reply.send(p.Cancellation((), (), 7, 1001))
+        await stage.clock.sleep(0.01)
+        await stage.stored({})
+        assert await person.hear() == wire.Cancelled(2, count=7, next=1001)
+
+    play(scene)
+
+
 def test_pruning_is_for_the_operator() -> None:
     async def scene(stage: Stage) -> None:
         tenant, operator = await stage.visit("somebody"), await stage.visit()
@@ -338,7 +353,7 @@ def test_no_number_is_more_than_the_store_can_take(number: int) -> None:
         person = await stage.visit()
         await person.say(
             wire.GetEvents(2, number),
-            wire.ListTasks(3, tuple(TaskState) * 9999, before=number, limit=number),
+            wire.ListTasks(3, tuple(TaskState) * 999, before=number, limit=number),
             wire.GetJobLines(4, "job", number),
         )
         events, tasks, lines = [ask.query for ask in stage.reader.drain_nowait()]

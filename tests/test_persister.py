@@ -59,10 +59,11 @@ class Stage:
         self.mishap = OneMishap(universe)
         self.store = SimulatedStore(universe, path, 0.001, self.mishap)
         self.store.open_now()
+        self.chores = Signal(Bell())
         self.outlets = Outlets(
             *(self.scheduler, self.scheduler_missed, self.frontdoor, self.frontdoor_missed),
             {"batcher": self.batcher},
-            Signal(Bell()),
+            self.chores,
         )
         self.persister: Persister
         self.health = Health()
@@ -115,6 +116,16 @@ def play(tmp_path: Path) -> Callable[..., None]:
         run_virtually(main, universe.loop)
 
     return run
+
+
+def test_a_chore_that_a_commit_leaves_is_told_to_who_does_it(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        for id, fresh, told in (("first", False, False), ("second", True, True)):
+            stage.put(p.OpenJob(id, "default", "/out", "input", "options", fresh=fresh))
+            await stage.answers()
+            assert stage.chores.take() is told
+
+    play(scene)
 
 
 def test_what_waits_is_committed_together_and_answered_in_order(play: Callable[..., None]) -> None:

@@ -110,8 +110,8 @@ async def test_a_task_that_was_cancelled_while_it_waited_is_forgotten_by_those_b
     await bench.insert(spec("a"), spec("b", after=("a",)))
     await bench.write(p.CancelTasks(None, ("b",)))
     assert (await prune(bench)).tasks == 1
-    await answer(bench, 1)
-    assert await bench.states("a") == ["succeeded"]
+    done = await bench.write(p.CancelTasks(None, ("a",)))
+    assert done == p.Cancellation(("a",), (), 1)
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────
@@ -158,13 +158,16 @@ async def test_a_job_goes_as_a_whole(bench: Bench) -> None:
 
 @pytest.mark.usefixtures("tiny_slices")
 async def test_nobody_reads_or_takes_up_a_job_of_which_a_part_is_gone(bench: Bench) -> None:
-    lines = [line(number, spec(f"t{number}")) for number in range(1, 6)]
+    lines = [line(number, spec(f"t{number}", key=f"k{number}")) for number in range(1, 6)]
     await sealed_job(bench, "job", *lines)
     await answer(bench, 1, 2, 3, 4, 5)
     assert (await prune(bench, slices=1)).tasks == 2
     with pytest.raises(NotFound):
         await bench.store.query(p.FetchJobLines(None, "job", 0, ordered=True, limit=9))
     assert isinstance(await bench.write(p.InsertLines(None, "job", (), last=True)), NotFound)
+    lines = [line(1, spec("other", prompt="other", key="k5"))]
+    await sealed_job(bench, "meanwhile", *lines)
+    assert await bench.states("other") == ["pending"], "the key is free though its task is not gone"
     anew = p.OpenJob("anew", "default", "/job", "input", "options", fresh=False)
     assert await bench.write(anew) == p.JobOpening("anew", 0, sealed=False, resumed=False)
 

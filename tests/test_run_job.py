@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autoglm import wire
-from autoglm.errors import Conflict, ServerUnavailable, UsageError
+from autoglm.errors import Conflict, NotFound, ServerUnavailable, UsageError
 from autoglm.job import JobOptions, Progress, run_job
 from autoglm.retry import Patience
 from autoglm.types import Answer, ErrorInfo, Output, Task, TaskState, Usage
@@ -160,6 +160,23 @@ async def test_an_input_that_changes_while_it_is_read_is_refused_and_not_sealed(
         with pytest.raises(Conflict, match="changed while it was read"):
             await run_job(options, socket)
     assert not server.sealed
+
+
+async def test_a_job_that_is_pruned_while_it_is_read_ends_with_a_sentence_that_says_so(
+    options: JobOptions,
+) -> None:
+    class Pruning(FakeServer):
+        def _reply(self, request: wire.Request) -> list[wire.Reply]:
+            if isinstance(request, wire.GetJobLines) and not self.pages:
+                return [wire.Error(request.rid, "not_found", "no job job")]
+            return super()._reply(request)
+
+    server = Pruning()
+    server.pages = [wire.JobLines(0, (ended(1),))]
+    async with scripted(server) as socket:
+        with pytest.raises(NotFound, match=r"out\.jsonl was pruned .* --fresh"):
+            await run_job(options, socket)
+    assert written(options) == [1], "what was written stays"
 
 
 async def test_what_has_no_answer_goes_to_the_errors_file(options: JobOptions) -> None:

@@ -291,7 +291,11 @@ async def test_a_job_is_taken_up_where_it_stood_and_never_mixed_with_another(
     assert isinstance(await open_job(bench, "second", input_hash="x"), Conflict)
     fresh = await open_job(bench, "second", input_hash="x", fresh=True)
     assert fresh == p.JobOpening("second", 0, sealed=False, resumed=False)
+    assert bench.effects.chores
+    await bench.write(p.DoChore())
     assert await bench.states("a") == ["cancelled"]
+    late = await bench.write(p.InsertLines(None, "job", (line(2, spec("b")),), last=True))
+    assert isinstance(late, Conflict)
 
 
 async def test_a_job_is_out_of_reach_for_another_tenant(bench: Bench) -> None:

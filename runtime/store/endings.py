@@ -24,8 +24,8 @@ from runtime.store.transaction import (
     json_numbers,
 )
 
-_OPEN_STATES = tuple(state.value for state in TaskState if not state.ended)
-_OPEN = ", ".join(f"'{state}'" for state in _OPEN_STATES)
+CANCEL_SLICE = 500
+"""Tasks of a job looked at in one transaction: what the commits behind it wait for."""
 
 
 def cancel_tasks(tx: Transaction, write: CancelTasks) -> Cancellation:
@@ -43,15 +43,31 @@ def cancel_tasks(tx: Transaction, write: CancelTasks) -> Cancellation:
         if row and not TaskState(row[1]).ended:
             end_unfinished(tx, row[0], TaskState.CANCELLED, None)
             count += 1
+    after: int | None = None
     if write.job is not None:
-        rows = tx.cx.execute(
-            f"SELECT seq FROM task WHERE job = ? AND state IN ({_OPEN})"  # noqa: S608
-            " AND (? IS NULL OR tenant = ?)",
-            (write.job, write.tenant, write.tenant),
-        ).fetchall()
-        for (seq,) in rows:
-            count += end_unfinished(tx, seq, TaskState.CANCELLED, None)
-    return Cancellation(tuple(known), tuple(unknown), count)
+        ended, after = cancel_slice(tx, write.job, write.tenant, write.after)
+        count += ended
+    return Cancellation(tuple(known), tuple(unknown), count, after)
+
+
+def cancel_slice(
+    tx: Transaction, job: str, tenant: str | None, after: int
+) -> tuple[int, int | None]:
+    """Cancel what is open among the tasks of a job behind `after`, `CANCEL_SLICE` of them.
+
+    How many that were, and behind which one to go on; None: these were the last.
+    """
+    rows = tx.cx.execute(
+        "SELECT seq, state FROM task WHERE job = ? AND seq > ? AND (? IS NULL OR tenant = ?)"
+        " ORDER BY seq LIMIT ?",
+        (job, after, tenant, tenant, CANCEL_SLICE),
+    ).fetchall()
+    count = sum(
+        end_unfinished(tx, seq, TaskState.CANCELLED, None)
+        for seq, state in rows
+        if not TaskState(state).ended
+    )
+    return count, rows[-1][0] if len(rows) == CANCEL_SLICE else None
 
 
 def release_due(tx: Transaction, _write: ReleaseDue) -> None:

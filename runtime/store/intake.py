@@ -14,8 +14,9 @@ from msgspec import json
 from autoglm.errors import Conflict, NotFound
 from autoglm.types import ErrorInfo, Task, TaskSpec, TaskState
 from autoglm.wire import Accepted, JobLine
-from runtime.store.endings import cancel_tasks, end_lines
-from runtime.store.protocol import CancelTasks, InsertLines, InsertTasks, JobOpening, OpenJob
+from runtime.store.chores import cancel_later, free_key
+from runtime.store.endings import end_lines
+from runtime.store.protocol import InsertLines, InsertTasks, JobOpening, OpenJob
 from runtime.store.transaction import (
     TASK_COLUMNS,
     Payload,
@@ -56,8 +57,7 @@ def open_job(tx: Transaction, write: OpenJob) -> JobOpening:
         return JobOpening(row[0], row[3], bool(row[4]), resumed=True)
     if row and row[0] != write.id:
         tx.cx.execute("UPDATE job SET current = 0 WHERE id = ?", (row[0],))
-        cancel_tasks(tx, CancelTasks(write.tenant, job=row[0]))
-        _release_keys(tx, row[0])
+        cancel_later(tx, row[0])
     tx.cx.execute(
         "INSERT INTO job (id, tenant, output, input_hash, options_hash, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -66,22 +66,16 @@ def open_job(tx: Transaction, write: OpenJob) -> JobOpening:
     return JobOpening(write.id, 0, sealed=False, resumed=False)
 
 
-def _release_keys(tx: Transaction, job: str) -> None:
-    """Starting over means new answers: keys that the lines brought are free for the next job."""
-    tx.cx.execute(
-        "UPDATE task SET key = NULL WHERE job = ? AND key IS NOT NULL AND key NOT LIKE ? || ':%'",
-        (job, job),
-    )
-
-
 def insert_lines(tx: Transaction, write: InsertLines) -> int:
     """Lines come in order, so those up to the last one stored are repeats and passed over."""
     row = tx.cx.execute(
-        "SELECT submitted FROM job WHERE id = ? AND (? IS NULL OR tenant = ?)",
+        "SELECT submitted, current FROM job WHERE id = ? AND (? IS NULL OR tenant = ?)",
         (write.job, write.tenant, write.tenant),
     ).fetchone()
     if row is None:
         raise NotFound(f"no job {write.job}")
+    if not row[1]:
+        raise Conflict(f"job {write.job} was started over: its output belongs to another job now")
     submitted = int(row[0])
     fresh: list[JobLine] = []
     for line in write.lines:
@@ -262,6 +256,7 @@ def _upstream(tx: Transaction, spec: TaskSpec) -> tuple[list[int], ErrorInfo | N
 
 def _known(tx: Transaction, spec: TaskSpec, body: str) -> _Stored | None:
     """The task that holds this id or key already, or the conflict; None when neither is known."""
+    free_key(tx, spec)
     for column, value in (("id", spec.id), ("key", spec.key)):
         if value is None:
             continue

@@ -97,11 +97,15 @@ class PutBack(Write, frozen=True):
 
 
 class CancelTasks(Write, frozen=True):
-    """Result: `Cancellation`. `tenant` None: the operator's reach."""
+    """Result: `Cancellation`. `tenant` None: the operator's reach.
+
+    Of a job, a slice: go on with `after` until the result's `next` is None.
+    """
 
     tenant: str | None
     ids: tuple[str, ...] = ()
     job: str | None = None
+    after: int = 0
 
 
 class ReleaseDue(Write, frozen=True):
@@ -172,6 +176,7 @@ class Cancellation(msgspec.Struct, frozen=True):
     known: tuple[str, ...]
     unknown: tuple[str, ...]
     count: int
+    next: int | None = None
 
 
 class Ending(msgspec.Struct, frozen=True):

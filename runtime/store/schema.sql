@@ -98,7 +98,8 @@ CREATE INDEX job_line_ended ON job_line (job, ended) WHERE ended IS NOT NULL;
 
 CREATE TABLE chore (                        -- what is left to do of a request, in slices
     job  TEXT    NOT NULL,
-    what TEXT    NOT NULL,                  -- remove: lines and tasks of a job that is gone
+    what TEXT    NOT NULL,                  -- cancel: the open tasks of a job started over
+                                            -- remove: lines and tasks of a job that is gone
     done INTEGER NOT NULL DEFAULT 0,        -- tasks up to this one are done with
     PRIMARY KEY (job, what)
 ) STRICT, WITHOUT ROWID;

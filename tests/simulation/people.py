@@ -203,8 +203,11 @@ class Person:
         """A file: its lines in several goes, then its results to the end."""
         name = f"/{self._name}/{errand.number}"
         call = client.session.call
+        fresh = self._rng.random() < 0.3
+        if fresh:
+            await self._begin_in_vain(client, errand, name)
         opened = await self._insist(
-            lambda: call(wire.OpenJob(0, name, "input", "options"), wire.JobOpened)
+            lambda: call(wire.OpenJob(0, name, "input", "options", fresh), wire.JobOpened)
         )
         lines = [
             wire.JobLine(number, f"{name}:{number}", task=self._spec(client, errand, prompt))
@@ -225,6 +228,21 @@ class Person:
             assert line.task is not None
             self._history.acknowledged.setdefault(line.task.id, "line")
         await self._read_lines(client, opened.job, ordered=self._rng.random() < 0.5)
+
+    async def _begin_in_vain(self, client: Client, errand: Errand, name: str) -> None:
+        """Hand in lines of a job that is going to be started over."""
+        call = client.session.call
+        opened = await self._insist(
+            lambda: call(wire.OpenJob(0, name, "first input", "options"), wire.JobOpened)
+        )
+        lines = tuple(
+            wire.JobLine(number, task=self._spec(client, errand, prompt))
+            for number, prompt in enumerate(errand.prompts, 1)
+        )
+        self._history.cancelled.update(line.task.id for line in lines if line.task is not None)
+        await self._insist(
+            lambda: call(wire.SubmitLines(0, opened.job, lines), wire.LinesSubmitted)
+        )
 
     async def _read_lines(self, client: Client, job: str, *, ordered: bool) -> None:
         after, done = 0, False

@@ -31,6 +31,7 @@ from actors.tree import Identity, Tree, World
 from autoglm import wire
 from runtime import actor, supervision
 from runtime.mailbox import Mailbox
+from runtime.store import endings
 from tests.simulation import net
 from tests.simulation.check import violations
 from tests.simulation.disk import Mishaps, SimulatedStore
@@ -262,6 +263,7 @@ class _Simulation:
                     stack.enter_context(patch.object(module, name, 1))
             if (window := self.plan.window) is not None:
                 stack.enter_context(patch.object(scheduler, "Window", lambda: Window(*window)))
+            stack.enter_context(patch.object(endings, "CANCEL_SLICE", 2))
             stack.enter_context(patch.object(supervision, "log", self))
             stack.enter_context(patch.object(anyio, "connect_unix", self._network.connect))
             for name in ("put", "drain"):

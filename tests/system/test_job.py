@@ -61,3 +61,49 @@ def test_fresh_takes_a_key_with_other_content_than_before(tmp_path: Path) -> Non
     done = autoglm(*command(tmp_path, *INSTANT, "--fresh"))
     assert (done.returncode, failures(tmp_path)) == (0, [])
     assert answered(tmp_path) == ["a", "b"]
+
+
+def test_a_long_job_that_is_cancelled_is_cancelled_when_the_command_answers(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "x"}\n' * 1700)
+    with Server(tmp_path / "data", *NEVER_LOADED) as server:
+        job = start_and_kill(tmp_path, server, 1700)
+        done = server.ask("cancel", "--job", job, "--json")
+        assert json.loads(done.stdout) == {"job": job, "cancelled": 1700}
+        tasks = json.loads(server.ask("status", "--json").stdout)["tasks"]
+        assert (tasks["pending"], tasks["cancelled"]) == (0, 1700)
+
+
+def test_fresh_begins_at_once_and_the_old_job_is_cancelled_though_the_server_is_killed(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "x"}\n' * 1700)
+    with Server(tmp_path / "data", *NEVER_LOADED) as server:
+        old = start_and_kill(tmp_path, server, 1700)
+        (tmp_path / "in.jsonl").write_text('{"prompt": "y"}\n')
+        process = subprocess.Popen(
+            [*AUTOGLM, *command(tmp_path, "--fresh")], stderr=subprocess.DEVNULL, env=environment()
+        )
+        while server.ask("list", "--limit", "1", "--json").stdout.count(old):
+            pass
+        server.kill()
+        process.kill()
+        process.wait()
+    done = autoglm(*command(tmp_path, *INSTANT))
+    assert (done.returncode, len(answered(tmp_path))) == (0, 1)
+    with Server(tmp_path / "data", *NEVER_LOADED) as server:
+        while (tasks := json.loads(server.ask("status", "--json").stdout)["tasks"])["pending"]:
+            pass
+        listed = server.ask("list", "--job", old, "--state", "cancelled", "--json").stdout
+    assert listed.count("\n") + tasks["succeeded"] == 1701
+
+
+def start_and_kill(folder: Path, server: Server, lines: int) -> str:
+    """Begin a job, kill its run once so many lines are in, and tell its id."""
+    process = subprocess.Popen(
+        [*AUTOGLM, *command(folder)], stderr=subprocess.DEVNULL, env=environment()
+    )
+    while json.loads(server.ask("status", "--json").stdout)["tasks"]["pending"] < lines:
+        pass
+    process.kill()
+    process.wait()
+    return json.loads(server.ask("list", "--limit", "1", "--json").stdout)["job"]

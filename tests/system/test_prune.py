@@ -70,7 +70,7 @@ def test_an_output_whose_job_was_pruned_is_neither_mixed_nor_answered_twice(tmp_
             again = autoglm(*run_command(tmp_path))
             assert again.returncode == 3
             assert again.stderr.count("\n") == 1
-            assert "answers of a job that this server has pruned" in again.stderr
+            assert "answers of a job that was pruned" in again.stderr
             assert "--fresh" in again.stderr
             assert out.read_bytes() == before
         assert server.ask("list").stdout == "", "nothing was generated"
