@@ -22,9 +22,11 @@ from autoglm.types import Task, TaskState
 from autoglm.wire import Accepted
 from model.engine import Completion
 from model.hosted import HostedEngine
+from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox
 from runtime.store import execution, opening
 from runtime.store.protocol import InsertTasks
+from runtime.store.transaction import Transaction
 
 
 class Mutant(msgspec.Struct, frozen=True):
@@ -95,6 +97,15 @@ MUTANTS = {
     ),
     "commits are not synced": Mutant(
         opening, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
+    ),
+    "a jump of the clock is followed": Mutant(
+        SteadyWall,
+        "now_ms",
+        "return self._wall_ms + int((self._clock.monotonic() - self._began) * 1000)",
+        "return self._clock.wall_ms()",
+    ),
+    "ranks go back with the clock": Mutant(
+        Transaction, "__init__", "max(counters.logical_ms, now_ms)", "now_ms"
     ),
     "a crash loses what was not begun": Mutant(
         Mailbox, "restore", "self._queue.extendleft(reversed(lent[taken:]))", "pass"
