@@ -32,6 +32,7 @@ import msgspec
 
 with cast("Any", atheris).instrument_imports(include=["autoglm", "actors", "runtime"]):
     from autoglm import wire
+    from autoglm.errors import ProtocolError
     from tests.door import Door
     from tests.mangled import HELLO, REQUESTS, altered, damaged, framed, split
 
@@ -117,7 +118,7 @@ def mutate(data: bytes, size_max: int, seed: int) -> bytes:
 def _bodies(data: bytes) -> list[bytes]:
     try:
         return list(wire.FrameSplitter(INPUT_BYTES_MAX).feed(data))
-    except wire.ProtocolError:
+    except ProtocolError:
         return []
 
 

@@ -19,6 +19,7 @@ from autoglm.bits import Bits
 from autoglm.errors import Conflict, ProtocolError
 from autoglm.ids import Ids
 from autoglm.resultfile import ResultFile
+from autoglm.types import ErrorInfo
 from autoglm.wire import FrameSplitter, decode_reply, encode_frame
 from runtime.config import ConfigError, load
 from tests.door import Door
@@ -97,7 +98,7 @@ def test_no_line_number_is_answered_with_an_error_that_asks_to_try_again(
     opened = door.visit([HELLO, encode_frame(wire.OpenJob(2, f"/out {number}", "a", "b"))])
     job = opened.replies[-1]
     assert isinstance(job, wire.JobOpened)
-    lines = (wire.JobLine(number, error=wire.ErrorInfo("not_json", "no")),)
+    lines = (wire.JobLine(number, error=ErrorInfo("not_json", "no")),)
     replies = knock(door, [HELLO, encode_frame(wire.SubmitLines(2, job.job, lines))])
     assert isinstance(replies[-1], wire.Error)
     assert (replies[-1].code, replies[-1].retry_after) == ("invalid_request", None)

@@ -17,6 +17,9 @@ from runtime.store.transitions import legal
 from tests.simulation.people import History, expected_text
 from tests.simulation.plan import FAILING, POISON, Plan
 
+HOUR_MS = 3_600_000
+"""What one level of priority is worth."""
+
 
 class Row(msgspec.Struct, frozen=True):
     seq: int
@@ -37,6 +40,7 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
         found += _wrong_with_task(row, plan, history)
     found += _wrong_with_events(cx, rows)
     found += _wrong_with_tally(cx)
+    found += _wrong_with_times(cx, history)
     found += _wrong_with_chains(rows, history)
     found += _wrong_with_answers(cx, history)
     for job in history.lines:
@@ -114,6 +118,20 @@ def _wrong_with_tally(cx: sqlite3.Connection) -> Iterator[str]:
     kept = dict(cx.execute("SELECT state, tasks FROM tally WHERE tasks != 0"))
     if counted != kept:
         yield f"the tally says {kept}, a count {counted}"
+
+
+def _wrong_with_times(cx: sqlite3.Connection, history: History) -> Iterator[str]:
+    """Whatever the clock did: who comes later ranks no better, and nothing ends before its time."""
+    latest = 0
+    for id, rank, priority in cx.execute("SELECT id, rank, priority FROM task ORDER BY seq"):
+        if rank - priority * HOUR_MS < latest:
+            yield f"{id} ranks before what came earlier"
+        latest = max(latest, rank - priority * HOUR_MS)
+    for id, at in cx.execute(
+        "SELECT t.id, e.at FROM event e JOIN task t ON t.seq = e.task WHERE e.to_state = 'expired'"
+    ):
+        if at < history.expires_at.get(id, 0):
+            yield f"{id} expired at {at}, before its time {history.expires_at[id]}"
 
 
 def _wrong_with_answers(cx: sqlite3.Connection, history: History) -> Iterator[str]:

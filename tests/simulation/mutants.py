@@ -26,9 +26,11 @@ from autoglm.wire import Accepted
 from model.engine import Completion
 from model.host import EngineHost
 from model.hosted import HostedEngine
+from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
 from runtime.store import endings, execution, intake, opening
 from runtime.store.protocol import InsertLines, InsertTasks
+from runtime.store.transaction import Transaction
 
 
 class Mutant(msgspec.Struct, frozen=True):
@@ -119,6 +121,15 @@ MUTANTS = {
     "commits are not synced": Mutant(
         opening, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
     ),
+    "a jump of the clock is followed": Mutant(
+        SteadyWall,
+        "now_ms",
+        "return self._wall_ms + int((self._clock.monotonic() - self._began) * 1000)",
+        "return self._clock.wall_ms()",
+    ),
+    "ranks go back with the clock": Mutant(
+        Transaction, "__init__", "max(counters.logical_ms, now_ms)", "now_ms"
+    ),
     "a crash loses what was not begun": Mutant(
         Mailbox, "restore", "self._queue.extendleft(reversed(lent[taken:]))", "pass"
     ),
@@ -128,8 +139,8 @@ MUTANTS = {
     "lines of a job are acknowledged before the commit": Mutant(
         Persister,
         "_commit",
-        "    try:\n        committed",
-        "    promise_lines(batch)\n    try:\n        committed",
+        "        try:\n            if health",
+        "        promise_lines(batch)\n        try:\n            if health",
     ),
     "nothing is synced, checkpoints neither": Mutant(
         opening, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"

@@ -91,6 +91,8 @@ class Plan:
                 base_ms=rng.choice([1, 100]), cap_ms=500, attempt_timeout_s=2 if self.slow else 15
             ),
         )
+        self.jumps_while_up = rng.choice([0, 1, 3, 6])
+        """How often the wall clock jumps under a running server."""
         self._errands = {who: list(self._errands_of(who)) for who in self.people}
 
     def config_at_start(self, number: int) -> Config:

@@ -158,6 +158,7 @@ class _Simulation:
                     group.start_soon(person.live)
                 if plan.vandal:
                     group.start_soon(Vandal(self.universe, self._network).live)
+                group.start_soon(self._move_the_clock)
                 await self._break_engines()
         self._over = True
 
@@ -240,6 +241,22 @@ class _Simulation:
             await asyncio.sleep(self._rng.uniform(0.05, 2))
             deed = self._rng.choice([self._engines.kill_one, self._engines.hang_one])
             self._engine_faults += deed(self._rng.random())
+
+    async def _move_the_clock(self) -> None:
+        rng = self.universe.rng("clock")
+        for _ in range(self.plan.jumps_while_up):
+            await asyncio.sleep(rng.uniform(0.05, 2))
+            for _ in range(400):  # best when something is about to be due
+                if self._something_waits():
+                    break
+                await asyncio.sleep(0.01)
+            self.universe.clock.jump(rng.choice(self.plan.clock_jumps))
+
+    def _something_waits(self) -> bool:
+        if self._server is None or self._server.dead:
+            return False
+        query = "SELECT EXISTS (SELECT 1 FROM task WHERE state = 'retrying')"
+        return bool(self._store.cx.execute(query).fetchone()[0])
 
     def _too_many_engines(self) -> Iterator[str]:
         """Each start of a server costs one per replica, each fault one, each poison three."""

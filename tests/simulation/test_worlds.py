@@ -10,7 +10,7 @@ import pytest
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.simulation import simulate
 
-SEEDS_PER_MUTANT = 250
+SEEDS_PER_MUTANT = 400
 
 
 def test_nothing_acknowledged_is_lost_and_everything_is_answered_once(seed: int) -> None:

@@ -1,0 +1,145 @@
+"""What a server answers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from autoglm.errors import AutoGLMError
+from autoglm.types import Answer, ErrorInfo, Event, Status, Task
+from autoglm.wire.base import PROTOCOL_VERSION, Message
+
+
+class Welcome(Message, frozen=True, tag="welcome"):
+    version: str = ""
+    protocol: int = PROTOCOL_VERSION
+    engine: str = ""
+    model: str = ""
+
+
+class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one submitted task: a durable `task`, or an `error` and nothing stored.
+
+    `duplicate`: the id or key was known with the same content; `task` is the one that stood.
+    """
+
+    task: Task | None = None
+    duplicate: bool = False
+    error: ErrorInfo | None = None
+
+
+class Submitted(Message, frozen=True, tag="submitted"):
+    """One entry a task, in the order they were sent."""
+
+    tasks: tuple[Accepted, ...] = ()
+
+
+class AnswerReply(Message, frozen=True, tag="answer"):
+    answer: Answer | None = None
+
+
+class Chunk(Message, frozen=True, tag="chunk"):
+    """Provisional text of attempt `attempt` at character `offset`; a higher attempt starts over."""
+
+    id: str = ""
+    attempt: int = 0
+    offset: int = 0
+    text: str = ""
+
+
+class TaskPage(Message, frozen=True, tag="tasks"):
+    """`next` is the cursor of the following page; None: this was the last."""
+
+    tasks: tuple[Task, ...] = ()
+    next: int | None = None
+
+
+class Cancelled(Message, frozen=True, tag="cancelled"):
+    """The tasks named, as they stand now; `count` of those it ended; `next`: of a job, if any."""
+
+    tasks: tuple[Task, ...] = ()
+    unknown: tuple[str, ...] = ()
+    count: int = 0
+    next: int | None = None
+
+
+class StatusReply(Message, frozen=True, tag="status_is"):
+    status: Status | None = None
+
+
+class EventPage(Message, frozen=True, tag="events_are"):
+    """`next` is the cursor for the following call; `more`: the page was cut at its limit."""
+
+    events: tuple[Event, ...] = ()
+    next: int = 0
+    more: bool = False
+
+
+class Pruned(Message, frozen=True, tag="pruned"):
+    """How many of each this slice removed; `next` None: nothing is left to remove."""
+
+    tasks: int = 0
+    results: int = 0
+    events: int = 0
+    jobs: int = 0
+    next: tuple[int, int] | None = None
+
+
+class JobOpened(Message, frozen=True, tag="job_opened"):
+    """`submitted`: lines 1 to this one are in the store already; `sealed`: all of them are."""
+
+    job: str = ""
+    submitted: int = 0
+    sealed: bool = False
+    resumed: bool = False
+
+
+class LinesSubmitted(Message, frozen=True, tag="lines_submitted"):
+    submitted: int = 0
+
+
+class JobLineEnded(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One ended line: `answer`, or `error` for a line that never became a task."""
+
+    line: int
+    cursor: int
+    custom_id: str | None = None
+    url: str = "/v1/chat/completions"
+    answer: Answer | None = None
+    error: ErrorInfo | None = None
+
+
+class JobLines(Message, frozen=True, tag="job_lines"):
+    """`done`: the job is sealed and no line after these remains."""
+
+    lines: tuple[JobLineEnded, ...] = ()
+    done: bool = False
+
+
+class Error(Message, frozen=True, tag="error"):
+    """The request was refused and changed nothing. `rid` 0: it could not be read at all."""
+
+    code: str = "internal"
+    message: str = ""
+    retry_after: float | None = None
+
+
+Reply = (
+    Welcome
+    | Submitted
+    | AnswerReply
+    | Chunk
+    | TaskPage
+    | Cancelled
+    | StatusReply
+    | EventPage
+    | Pruned
+    | JobOpened
+    | LinesSubmitted
+    | JobLines
+    | Error
+)
+
+
+def refusal(rid: int, error: AutoGLMError) -> Error:
+    """The frame that tells a client of `error`."""
+    return Error(rid, error.code, str(error), error.retry_after)

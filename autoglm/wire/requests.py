@@ -1,0 +1,162 @@
+"""What a client may ask."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from autoglm.types import ErrorInfo, TaskSpec, TaskState
+from autoglm.wire.base import LIST_MAX, PAGE_MAX, PROTOCOL_VERSION, Message
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """Must come first. With a `tenant`, the connection sees that tenant's tasks alone; without,
+    it speaks for the operator and sees all.
+    """
+
+    protocol: int = PROTOCOL_VERSION
+    tenant: str | None = None
+
+
+T = TypeVar("T")
+_List = Annotated[tuple[T, ...], msgspec.Meta(max_length=LIST_MAX)]
+
+
+class Submit(Message, frozen=True, tag="submit"):
+    """Hand in tasks, all in one transaction. Answered by `submitted` after the commit.
+
+    With `follow`, the `answer` of each task that was stored comes afterwards under the same
+    `rid`, and before it the `chunk`s of those that stream.
+    """
+
+    tasks: _List[TaskSpec] = ()
+    follow: bool = False
+
+
+class Get(Message, frozen=True, tag="get"):
+    """A task by id. With `wait`, answered when it has ended."""
+
+    id: str = ""
+    wait: bool = False
+
+
+class Follow(Message, frozen=True, tag="follow"):
+    """Chunks of a running task, then its `answer`."""
+
+    id: str = ""
+
+
+class Forget(Message, frozen=True, tag="forget"):
+    """Stop waiting on request `target`: its replies are no longer wanted. Not answered, so its
+    own `rid` means nothing.
+    """
+
+    target: int = 0
+
+
+class ListTasks(Message, frozen=True, tag="list"):
+    """Tasks, newest first, at most `limit`; `before` is the cursor of the last page."""
+
+    states: _List[TaskState] = ()
+    tenant: str | None = None
+    job: str | None = None
+    before: int | None = None
+    limit: int = 100
+
+
+class Cancel(Message, frozen=True, tag="cancel"):
+    """End tasks that have not ended; a running one is stopped in the engine.
+
+    Of a job, a slice: `after` is the `next` of the slice before.
+    """
+
+    ids: _List[str] = ()
+    job: str | None = None
+    after: int = 0
+
+
+class GetStatus(Message, frozen=True, tag="status"):
+    pass
+
+
+class GetEvents(Message, frozen=True, tag="events"):
+    """The event log after `after`, in order, of all tasks or of one."""
+
+    after: int = 0
+    task: str | None = None
+    limit: int = PAGE_MAX
+
+
+class Prune(Message, frozen=True, tag="prune"):
+    """Remove a slice of what ended before `before` (Unix ms): tasks with their answers and events,
+    and whole jobs. For the operator. `after` is the `next` of the slice before.
+    """
+
+    before: int = 0
+    after: tuple[int, int] = (0, 0)
+
+
+class OpenJob(Message, frozen=True, tag="open_job"):
+    """Open the durable job that writes `output`, or take it up where it stood.
+
+    The same output with another `input_hash` or `options_hash` is a conflict unless `fresh`,
+    which begins a new one at once; what the old job has waiting is cancelled meanwhile.
+    """
+
+    output: str = ""
+    input_hash: str = ""
+    options_hash: str = ""
+    fresh: bool = False
+
+
+class JobLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a job's input: a task, or the reason why the line is none."""
+
+    line: int
+    custom_id: str | None = None
+    url: str = "/v1/chat/completions"
+    task: TaskSpec | None = None
+    error: ErrorInfo | None = None
+
+
+class SubmitLines(Message, frozen=True, tag="submit_lines"):
+    """Lines of a job in their order, all in one transaction. A line handed in before is passed
+    over; a line the server refuses is recorded as failed and stops nothing. `last` says that no
+    more follow.
+    """
+
+    job: str = ""
+    lines: _List[JobLine] = ()
+    last: bool = False
+
+
+class GetJobLines(Message, frozen=True, tag="get_job_lines"):
+    """Ended lines of a job after the cursor `after`.
+
+    `ordered`: in input order, up to the first line that has not ended (cursor: the line).
+    Otherwise in the order they ended (cursor: the ending's number). When there is none yet the
+    reply waits for one.
+    """
+
+    job: str = ""
+    after: int = 0
+    ordered: bool = True
+    limit: int = 256
+
+
+Request = (
+    Hello
+    | Submit
+    | Get
+    | Follow
+    | Forget
+    | ListTasks
+    | Cancel
+    | GetStatus
+    | GetEvents
+    | Prune
+    | OpenJob
+    | SubmitLines
+    | GetJobLines
+)
