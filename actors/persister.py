@@ -50,7 +50,7 @@ log = logging.getLogger("autoglm.store")
 
 ENGINE_LANE_CAPACITY = 1024
 INTAKE_CAPACITY = 4096
-COMMIT_MAX = 512
+COMMIT_MAX = 256
 """Writes in one transaction: bounds how long those in the next one wait."""
 
 

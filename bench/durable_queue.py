@@ -216,7 +216,7 @@ def figures(found: dict[str, list[Any]], rate: float) -> list[Figure]:
     all_figures = [
         submit,
         raw,
-        ratio(submit, raw, 0.6),
+        ratio(submit, raw, aim=0.6),
         costs("submit", closed),
         one_by_one,
         raw_single,
@@ -233,7 +233,7 @@ def figures(found: dict[str, list[Any]], rate: float) -> list[Figure]:
         legs = found[name]
         if None not in legs:
             peer = speed(name, legs)
-            all_figures += [peer, ratio(life, peer)]
+            all_figures += [peer, ratio(life, peer, 4, 15)]
     return all_figures
 
 
