@@ -8,8 +8,9 @@
 
 All engines are loaded first and stay loaded; each leg runs once to warm up, then all legs take
 turns, so that a change of the machine's speed meets them all. A ratio is the median of the ratios
-within each round. Loading is in no leg's time. Writes bench/results/engine_overhead.json with
-every sample and the conditions, prints a table, ends with 1 if a ratio misses its target.
+within each round. Loading is in no leg's time. Processor time tells what autoglm adds without the
+noise of other programs. Writes bench/results/engine_overhead.json with every sample and the
+conditions, prints a table, ends with 1 if a ratio misses its target.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final, NamedTuple, cast
 
 import anyio
 import msgspec
 
 from autoglm import Client, ServerNotRunning
 from bench.report import HERE, Figure, conditions, finish, options, progress, ratio, turns
+from bench.served import cpu_seconds
 
 TARGETS: Final = (
     ("autoglm", "direct", 0.97),
@@ -39,6 +41,8 @@ TARGETS: Final = (
     ("autoglm", "run_batch_defaults", 2.0),
 )
 LOAD_TIMEOUT_S: Final = 300
+SETTLE_S: Final = 2.0
+"""Before each leg: vLLM's worker looks out for work in a busy loop for a second after its last."""
 
 
 class Leg:
@@ -53,6 +57,7 @@ class Leg:
             stderr=log.open("w"),
             text=True,
         )
+        self.pid = self._process.pid
 
     def wait_until_ready(self) -> None:
         self._answer()
@@ -89,6 +94,7 @@ class Server:
             [sys.executable, "-P", "-m", "actors.main", "serve", *where, *options],
             stderr=(folder / "server.log").open("w"),
         )
+        self.pid = self._process.pid
 
     def wait_until_ready(self) -> list[dict[str, str]]:
         """What the engine chose for this machine."""
@@ -127,15 +133,30 @@ class Server:
                         return [msgspec.structs.asdict(choice) for choice in engine.choices]
 
 
-def measure(legs: dict[str, Callable[[], tuple[float, int]]], rounds: int) -> list[Figure]:
-    """Tokens per second of each leg, after one run each that does not count."""
-    for name, run in legs.items():
-        progress(f"warming up {name}")
-        run()
-    return [
-        Figure(name, "tokens/s", [tokens / seconds for seconds, tokens in runs])
-        for name, runs in turns(rounds, legs).items()
-    ]
+class Run(NamedTuple):
+    """What one leg came to in one round."""
+
+    seconds: float
+    tokens: int
+    cpu_seconds: float
+    """Processor time of all the leg's processes."""
+
+
+def timed(run: Callable[[], tuple[float, int]], pid: int) -> Run:
+    """Run a leg once the one before it has come to rest."""
+    time.sleep(SETTLE_S)
+    before = cpu_seconds(pid)
+    seconds, tokens = run()
+    return Run(seconds, tokens, cpu_seconds(pid) - before)
+
+
+def speed(name: str, runs: list[Run]) -> Figure:
+    return Figure(name, "tokens/s", [run.tokens / run.seconds for run in runs])
+
+
+def cost(name: str, runs: list[Run]) -> Figure:
+    samples = [1000 * run.cpu_seconds / run.tokens for run in runs]
+    return Figure(f"{name}: processor time for 1,000 tokens", "s", samples, less=True)
 
 
 def settings_of(arguments: argparse.Namespace, choices: list[dict[str, str]]) -> dict[str, Any]:
@@ -194,19 +215,32 @@ def main() -> int:
         defaults = leg("run_batch_defaults", [])
         server, choices = served or serve()
         state = settings_of(arguments, choices)
-        speeds = measure(
-            {
-                "direct": lambda: direct.run("all"),
-                "autoglm": server.run,
-                "run_batch": lambda: batch.run("all"),
-                "run_batch_defaults": lambda: defaults.run("all"),
-                "serial": lambda: direct.run(f"serial {arguments.serial_lines}"),
-            },
-            arguments.rounds,
-        )
-    by_name = {each.name: each for each in speeds}
-    ratios = [ratio(by_name[leg], by_name[to], floor) for leg, to, floor in TARGETS]
-    return finish(arguments.output, state, [*speeds, *ratios], {})
+        legs: dict[str, Callable[[], Run]] = {
+            "direct": lambda: timed(lambda: direct.run("all"), direct.pid),
+            "autoglm": lambda: timed(server.run, server.pid),
+            "run_batch": lambda: timed(lambda: batch.run("all"), batch.pid),
+            "run_batch_defaults": lambda: timed(lambda: defaults.run("all"), defaults.pid),
+            "serial": lambda: timed(
+                lambda: direct.run(f"serial {arguments.serial_lines}"), direct.pid
+            ),
+        }
+        for name, run in legs.items():
+            progress(f"warming up {name}")
+            run()
+        found = turns(arguments.rounds, legs)
+    speeds = {name: speed(name, runs) for name, runs in found.items()}
+    costs = {name: cost(name, found[name]) for name in ("direct", "autoglm")}
+    return finish(
+        arguments.output,
+        state,
+        [
+            *speeds.values(),
+            *(ratio(speeds[leg], speeds[to], floor) for leg, to, floor in TARGETS),
+            *costs.values(),
+            ratio(costs["autoglm"], costs["direct"], less=True),
+        ],
+        {},
+    )
 
 
 if __name__ == "__main__":

@@ -15,20 +15,19 @@ memory the second half of the run added. Ends with 1 if anything failed.
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, cast
 
 import atheris  # pyright: ignore
-import msgspec
+
+from bench import report
+from bench.report import Figure
 
 with cast("Any", atheris).instrument_imports(include=["autoglm", "actors", "runtime"]):
     from autoglm import wire
@@ -36,7 +35,6 @@ with cast("Any", atheris).instrument_imports(include=["autoglm", "actors", "runt
     from tests.door import Door
     from tests.mangled import HELLO, REQUESTS, altered, damaged, framed, split
 
-RESULTS: Final = Path(__file__).parent / "results" / "fuzz.json"
 VISITS_PER_DOOR: Final = 2000
 """A new store after so many inputs, so that it stays small."""
 INPUT_BYTES_MAX: Final = 4096
@@ -77,21 +75,15 @@ class Tally:
             kind = reply.code if isinstance(reply, wire.Error) else type(reply).__name__
             self.outcomes[kind] += 1
 
-    def report(self) -> dict[str, Any]:
+    def figures(self) -> list[Figure]:
         seconds = time.perf_counter() - self.began
-        return {
-            "inputs": self.count,
-            "failures": len(self.failures),
-            "examples": self.failures[:FAILURES_KEPT],
-            "seconds": round(seconds, 1),
-            "inputs_per_s": round(self.count / seconds),
-            "rss_growth_second_half_mb": round((_rss_bytes() - self.rss_half_bytes) / 1e6, 1),
-            "rss_mb": round(_rss_bytes() / 1e6, 1),
-            "replies": dict(self.outcomes.most_common()),
-            "atheris": version("atheris"),
-            "python": platform.python_version(),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        }
+        growth = (_rss_bytes() - self.rss_half_bytes) / 1e6
+        return [
+            Figure("inputs", "", [self.count]),
+            Figure("failures", "", [len(self.failures)], 0, less=True),
+            Figure("inputs tried in a second", "", [self.count / seconds]),
+            Figure("memory that the second half added", "MB", [growth], less=True),
+        ]
 
     def _failed(self, data: bytes, why: str) -> None:
         self.failures.append(f"{data.hex()}: {why}"[:2000])
@@ -131,10 +123,13 @@ _SEEDS = [wire.encode_frame(request) for request in REQUESTS]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="bench/fuzz.py")
+    parser = report.options("fuzz", __doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    if options.quick:
+        options.inputs = 10_000
+    state = report.conditions(options, ("atheris",))
     with tempfile.TemporaryDirectory() as folder:
         for number, seed in enumerate(_SEEDS):
             (Path(folder) / str(number)).write_bytes(seed)
@@ -143,7 +138,7 @@ def main() -> None:
         def one(data: bytes) -> None:
             tally.try_one(data)
             if tally.count >= options.inputs:
-                _finish(tally)
+                _finish(tally, options.output, state)
 
         limits = (f"-seed={options.seed}", f"-max_len={INPUT_BYTES_MAX}", "-report_slow_units=60")
         flags = (*limits, "-verbosity=0", f"-artifact_prefix={folder}/", folder)
@@ -152,12 +147,12 @@ def main() -> None:
         fuzzer.Fuzz()
 
 
-def _finish(tally: Tally) -> None:
+def _finish(tally: Tally, output: Path, state: dict[str, Any]) -> None:
     """Write the report and end the process: libFuzzer does not return."""
-    report = tally.report()
-    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode(), flush=True)
-    os._exit(1 if tally.failures else 0)
+    details = {"failures": tally.failures[:FAILURES_KEPT], "replies": dict(tally.outcomes)}
+    code = report.finish(output, state, tally.figures(), details)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

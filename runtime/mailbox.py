@@ -51,7 +51,7 @@ class Reply:
             mailbox.release()
 
 
-class Answered(msgspec.Struct, frozen=True, gc=False):
+class Answered(msgspec.Struct, frozen=True):
     """An answer in the asker's mailbox; `context` is what the asker left with the question."""
 
     context: Any

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.figures import BEGIN, END, rendered
 from tests.system.real import INSTANT, Server, autoglm, environment
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -50,6 +51,10 @@ def run(command: list[str], folder: Path, env: dict[str, str]) -> str:
 def test_the_readme_has_blocks_of_both_kinds() -> None:
     assert len(blocks("sh")) >= 2
     assert blocks("python")
+
+
+def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
+    assert f"{BEGIN}\n{rendered()}\n{END}" in README
 
 
 @pytest.mark.system

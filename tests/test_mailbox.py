@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import anyio
@@ -292,3 +294,19 @@ def test_a_crash_keeps_the_order_and_drops_exactly_what_was_begun(
         mailbox.put_nowait(message)
     mailbox.restore("the actor")
     assert mailbox.drain_nowait() == messages[begun:] + later
+
+
+def test_a_mailbox_and_the_answers_in_it_are_collected_together() -> None:
+    class Asker:
+        def __init__(self) -> None:
+            self.mailbox: Mailbox[Answered] = Mailbox(1)
+
+    asker = Asker()
+    reply = asker.mailbox.reserve(asker)
+    assert reply is not None
+    reply.send("answer")
+    asker.mailbox.drain_nowait()
+    gone = weakref.ref(asker)
+    del asker, reply
+    gc.collect()
+    assert gone() is None

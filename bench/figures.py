@@ -1,0 +1,123 @@
+"""The figures that the README shows, from the results of the benchmarks: `figures.py` puts them in.
+
+A benchmark writes its results to bench/results; what stands in the README between the two marks is
+made from there and from nowhere else, and a test holds it to that.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+HERE: Final = Path(__file__).parent
+README: Final = HERE.parent / "README.md"
+BEGIN: Final = "<!-- figures: python -P bench/figures.py -->\n"
+END: Final = "<!-- end of figures -->\n"
+
+SHOWN: Final[dict[str, tuple[str, dict[str, str]]]] = {
+    "engine_overhead": (
+        "Tokens per second of SmolLM2 on 96 GSM8K questions, engines loaded",
+        {
+            "autoglm": "autoglm: durable in, recorded out",
+            "direct": "the bare engine (vLLM's AsyncLLM in a loop), same settings",
+            "run_batch": "vLLM's own batch runner, same settings",
+            "run_batch_defaults": "vLLM's own batch runner, as it comes",
+            "serial": "the bare engine, one prompt at a time",
+            "autoglm / direct": "autoglm against the bare engine",
+            "autoglm / run_batch": "autoglm against the batch runner, same settings",
+            "autoglm / run_batch_defaults": "autoglm against the batch runner, as it comes",
+            "autoglm / serial": "autoglm against one prompt at a time",
+            "autoglm: processor time for 1,000 tokens / direct: processor time for 1,000 tokens": (
+                "processor time, autoglm against the bare engine"
+            ),
+        },
+    ),
+    "durable_queue": (
+        "The queue alone: simulated engine without delay, each commit synced to the disk",
+        {
+            "submit, 32 x 16 in flight": "durable submissions, 32 connections with 16 in flight",
+            "submit, 32 x 16 in flight / raw group commit": (
+                "… against SQLite alone committing the same rows 512 at a time"
+            ),
+            "serial submit": "durable submissions, one after the other",
+            "open loop at 21,500/s: p99": "p99 of a durable submission at 21,500 a second",
+            "raw group commit of 512: p99": "… p99 of SQLite alone committing 512",
+            "whole life, 512 in flight": "whole lives: submitted, run, recorded, answered",
+            "whole life, 512 in flight / huey": "… against Huey on SQLite, as durable",
+            "whole life, 512 in flight / saq": "… against SAQ on Redis with `appendfsync always`",
+        },
+    ),
+    "backlog": (
+        "Five million pending tasks",
+        {
+            "insert 64 at 5,000,000 / insert 64 at 1,000": "storing 64, against 1,000 pending",
+            "claim 64 at 5,000,000 / claim 64 at 1,000": "claiming 64, against 1,000 pending",
+            "record 64 at 5,000,000 / record 64 at 1,000": "recording 64, against 1,000 pending",
+            "memory of the server at 5,000,000": "memory of the server",
+            "kill to first dispatch at 5,000,000": "from `kill -9` to the first dispatch",
+        },
+    ),
+    "kill": ("`kill -9` of the server under load, again and again", {}),
+    "mailbox": (
+        "A mailbox, one to one",
+        {
+            "mailbox": "messages",
+            "mailbox / ceiling": "… against a plain loop over a deque",
+            "mailbox / asyncio.Queue": "… against asyncio.Queue",
+            "mailbox / pykka": "… against pykka",
+        },
+    ),
+    "simulation": ("The deterministic simulation", {}),
+    "fuzz": ("Fuzzed input at the door", {}),
+}
+"""By benchmark: a heading, and the figures with what the README calls them; none named: all."""
+
+
+def rendered(results: Path = HERE / "results") -> str:
+    """What stands between the marks."""
+    tables = [
+        table(heading, json.loads(path.read_text()), names)
+        for name, (heading, names) in SHOWN.items()
+        if (path := results / f"{name}.json").exists()
+    ]
+    return "\n".join(tables)
+
+
+def table(heading: str, result: dict[str, Any], names: dict[str, str]) -> str:
+    """One benchmark's table in Markdown."""
+    by_name = {figure["name"]: figure for figure in result["figures"]}
+    shown = names or {name: name for name in by_name}
+    rows = [
+        f"| {words} | {value(by_name[name], 'median')} | {span(by_name[name])} |"
+        for name, words in shown.items()
+        if name in by_name
+    ]
+    return "\n".join(
+        (f"**{heading}**\n", "| | median | lowest to highest |", "|---|---|---|", *rows, "")
+    )
+
+
+def value(figure: dict[str, Any], which: str) -> str:
+    number, unit = figure[which], figure["unit"]
+    shown = f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
+    return f"{shown} times" if unit == "x" else f"{shown} {unit}".strip()
+
+
+def span(figure: dict[str, Any]) -> str:
+    if figure["lowest"] == figure["highest"]:
+        return ""
+    return f"{value(figure, 'lowest')} to {value(figure, 'highest')}"
+
+
+def main() -> int:
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    README.write_text(f"{before}{BEGIN}\n{rendered()}\n{END}{after}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
