@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -247,6 +249,15 @@ async def test_the_end_of_one_cancels_those_that_wait_for_it_all_the_way_down(
     (late,) = await bench.insert(spec("d", after=("a",)))
     assert late.error is not None
     assert late.error.code == "upstream_failed"
+
+
+async def test_a_chain_longer_than_pythons_stack_ends_with_its_head(bench: Bench) -> None:
+    names = [f"t{number}" for number in range(sys.getrecursionlimit() + 1)]
+    chain = [spec(id, after=(before,)) for before, id in itertools.pairwise(names)]
+    await bench.insert(spec(names[0]), *chain)
+    await bench.write(p.CancelTasks(None, (names[0],)))
+    assert await bench.states(*names) == ["cancelled"] * len(names)
+    assert [ending.id for ending in bench.effects.endings] == names
 
 
 # ── jobs ─────────────────────────────────────────────────────────────────────────────────────
