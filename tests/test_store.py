@@ -16,6 +16,7 @@ import pytest
 from autoglm.errors import AutoGLMError, Conflict, NotFound
 from autoglm.types import ErrorInfo, Output, TaskSpec, TaskState, Usage
 from autoglm.wire import Accepted, GetEvents, JobLine, ListTasks
+from runtime.store import endings
 from runtime.store import protocol as p
 from runtime.store.opening import SCHEMA_VERSION
 from runtime.store.sqlite import SqliteStore
@@ -206,6 +207,17 @@ async def test_what_is_past_expires_ends_wherever_it_stands(bench: Bench, claime
     assert await bench.states("a") == ["expired"]
     assert [stopped.owner for stopped in bench.effects.stopped] == ["batcher"] * claimed
     assert await bench.record(success(1)) == 0
+
+
+async def test_what_is_due_at_once_for_many_is_done_in_slices(bench: Bench) -> None:
+    count = endings.RELEASE_SLICE + 1
+    await bench.insert(*(spec(f"t{number}", expires_at=NOW + 10) for number in range(count)))
+    await bench.write(p.ReleaseDue(), NOW + 20)
+    assert len(bench.effects.endings) == count - 1
+    assert bench.effects.next_due_ms == NOW + 10
+    await bench.write(p.ReleaseDue(), NOW + 20)
+    assert len(bench.effects.endings) == 1
+    assert bench.effects.next_due_ms is None
 
 
 async def test_a_pause_ends_with_the_server_whatever_the_clock_says_then(bench: Bench) -> None:

@@ -26,6 +26,8 @@ from runtime.store.transaction import (
 
 CANCEL_SLICE = 500
 """Tasks of a job looked at in one transaction: what the commits behind it wait for."""
+RELEASE_SLICE = 500
+"""Tasks that something is due for in one transaction; for the rest, something is due at once."""
 
 
 def cancel_tasks(tx: Transaction, write: CancelTasks) -> Cancellation:
@@ -73,8 +75,8 @@ def cancel_slice(
 def release_due(tx: Transaction, _write: ReleaseDue) -> None:
     rows = tx.cx.execute(
         "SELECT seq, state, rank, attempt, expires_at, last_event FROM task"
-        " WHERE wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at",
-        (tx.now_ms,),
+        " WHERE wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?",
+        (tx.now_ms, RELEASE_SLICE),
     ).fetchall()
     for seq, state, rank, attempt, expires_at, last_event in rows:
         if expires_at is not None and expires_at <= tx.now_ms:
