@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from autoglm.wire import Accepted, GetEvents, JobLine, ListTasks
 from runtime.store import endings
 from runtime.store import protocol as p
 from runtime.store.opening import SCHEMA_VERSION
-from runtime.store.sqlite import SqliteStore
+from runtime.store.sqlite import SqliteStore, transact
+from runtime.store.transaction import Counters
 
 NOW = 1_700_000_000_000
 
@@ -207,6 +210,38 @@ async def test_what_is_past_expires_ends_wherever_it_stands(bench: Bench, claime
     assert await bench.states("a") == ["expired"]
     assert [stopped.owner for stopped in bench.effects.stopped] == ["batcher"] * claimed
     assert await bench.record(success(1)) == 0
+
+
+@pytest.mark.parametrize("end", ["success", "cancel"])
+def test_what_the_end_of_a_line_costs_does_not_grow_with_its_job(tmp_path: Path, end: str) -> None:
+    def steps_to_end_one(lines: int) -> int:
+        """In hundreds of steps of SQLite's machine."""
+        steps = 0
+
+        def count() -> None:
+            nonlocal steps
+            steps += 1
+
+        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as cx:
+            cx.executescript(files("runtime.store").joinpath("schema.sql").read_text())
+            counters = Counters(cx)
+
+            def write(*writes: p.Write) -> None:
+                transact(cx, counters, writes, NOW, by_arrival)
+
+            given = tuple(line(n, spec(f"t{n}")) for n in range(1, lines + 1))
+            write(p.OpenJob("job", "default", "/out", "input", "options", fresh=False))
+            write(p.InsertLines("default", "job", given, last=True))
+            write(p.ClaimTasks("batcher", (1,)))
+            cx.set_progress_handler(count, 100)
+            write(
+                p.RecordOutcomes((success(1),))
+                if end == "success"
+                else p.CancelTasks(None, ("t1",))
+            )
+        return steps
+
+    assert steps_to_end_one(5000) <= steps_to_end_one(50) + 10
 
 
 async def test_what_is_due_at_once_for_many_is_done_in_slices(bench: Bench) -> None:

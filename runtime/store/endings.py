@@ -29,6 +29,13 @@ CANCEL_SLICE = 500
 RELEASE_SLICE = 500
 """Tasks that something is due for in one transaction; for the rest, something is due at once."""
 
+# Materialized, or SQLite walks through all lines of the job and looks for each in the list.
+_END_LINES = """
+WITH given (place, line) AS MATERIALIZED (SELECT key, value FROM json_each(?))
+UPDATE job_line SET ended = ? + given.place FROM given
+WHERE job_line.job = ? AND job_line.line = given.line
+"""
+
 
 def cancel_tasks(tx: Transaction, write: CancelTasks) -> Cancellation:
     if write.job is not None and not _job_exists(tx, write.job, write.tenant):
@@ -173,11 +180,7 @@ def end_lines(tx: Transaction, job: str, lines: Sequence[int]) -> None:
     (ended,) = tx.cx.execute(
         "UPDATE job SET ended = ended + ? WHERE id = ? RETURNING ended", (len(lines), job)
     ).fetchone()
-    tx.cx.execute(
-        "UPDATE job_line SET ended = ? + given.key FROM json_each(?) given"
-        " WHERE job = ? AND line = given.value",
-        (ended - len(lines) + 1, json_numbers(lines), job),
-    )
+    tx.cx.execute(_END_LINES, (json_numbers(lines), ended - len(lines) + 1, job))
     tx.effects.jobs.add(job)
 
 
