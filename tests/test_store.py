@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,11 @@ import pytest
 from autoglm.errors import AutoGLMError, Conflict, NotFound
 from autoglm.types import ErrorInfo, Output, TaskSpec, TaskState, Usage
 from autoglm.wire import Accepted, GetEvents, JobLine, ListTasks
+from runtime.store import endings
 from runtime.store import protocol as p
 from runtime.store.opening import SCHEMA_VERSION
-from runtime.store.sqlite import SqliteStore
+from runtime.store.sqlite import SqliteStore, transact
+from runtime.store.transaction import Counters
 
 NOW = 1_700_000_000_000
 
@@ -206,6 +212,49 @@ async def test_what_is_past_expires_ends_wherever_it_stands(bench: Bench, claime
     assert await bench.record(success(1)) == 0
 
 
+@pytest.mark.parametrize("end", ["success", "cancel"])
+def test_what_the_end_of_a_line_costs_does_not_grow_with_its_job(tmp_path: Path, end: str) -> None:
+    def steps_to_end_one(lines: int) -> int:
+        """In hundreds of steps of SQLite's machine."""
+        steps = 0
+
+        def count() -> None:
+            nonlocal steps
+            steps += 1
+
+        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as cx:
+            cx.executescript(files("runtime.store").joinpath("schema.sql").read_text())
+            counters = Counters(cx)
+
+            def write(*writes: p.Write) -> None:
+                transact(cx, counters, writes, NOW, by_arrival)
+
+            given = tuple(line(n, spec(f"t{n}")) for n in range(1, lines + 1))
+            write(p.OpenJob("job", "default", "/out", "input", "options", fresh=False))
+            write(p.InsertLines("default", "job", given, last=True))
+            write(p.ClaimTasks("batcher", (1,)))
+            cx.set_progress_handler(count, 100)
+            write(
+                p.RecordOutcomes((success(1),))
+                if end == "success"
+                else p.CancelTasks(None, ("t1",))
+            )
+        return steps
+
+    assert steps_to_end_one(5000) <= steps_to_end_one(50) + 10
+
+
+async def test_what_is_due_at_once_for_many_is_done_in_slices(bench: Bench) -> None:
+    count = endings.RELEASE_SLICE + 1
+    await bench.insert(*(spec(f"t{number}", expires_at=NOW + 10) for number in range(count)))
+    await bench.write(p.ReleaseDue(), NOW + 20)
+    assert len(bench.effects.endings) == count - 1
+    assert bench.effects.next_due_ms == NOW + 10
+    await bench.write(p.ReleaseDue(), NOW + 20)
+    assert len(bench.effects.endings) == 1
+    assert bench.effects.next_due_ms is None
+
+
 async def test_a_pause_ends_with_the_server_whatever_the_clock_says_then(bench: Bench) -> None:
     await bench.insert(spec("a"))
     await bench.claim(1)
@@ -247,6 +296,15 @@ async def test_the_end_of_one_cancels_those_that_wait_for_it_all_the_way_down(
     (late,) = await bench.insert(spec("d", after=("a",)))
     assert late.error is not None
     assert late.error.code == "upstream_failed"
+
+
+async def test_a_chain_longer_than_pythons_stack_ends_with_its_head(bench: Bench) -> None:
+    names = [f"t{number}" for number in range(sys.getrecursionlimit() + 1)]
+    chain = [spec(id, after=(before,)) for before, id in itertools.pairwise(names)]
+    await bench.insert(spec(names[0]), *chain)
+    await bench.write(p.CancelTasks(None, (names[0],)))
+    assert await bench.states(*names) == ["cancelled"] * len(names)
+    assert [ending.id for ending in bench.effects.endings] == names
 
 
 # ── jobs ─────────────────────────────────────────────────────────────────────────────────────

@@ -26,6 +26,15 @@ from runtime.store.transaction import (
 
 CANCEL_SLICE = 500
 """Tasks of a job looked at in one transaction: what the commits behind it wait for."""
+RELEASE_SLICE = 500
+"""Tasks that something is due for in one transaction; for the rest, something is due at once."""
+
+# Materialized, or SQLite walks through all lines of the job and looks for each in the list.
+_END_LINES = """
+WITH given (place, line) AS MATERIALIZED (SELECT key, value FROM json_each(?))
+UPDATE job_line SET ended = ? + given.place FROM given
+WHERE job_line.job = ? AND job_line.line = given.line
+"""
 
 
 def cancel_tasks(tx: Transaction, write: CancelTasks) -> Cancellation:
@@ -73,8 +82,8 @@ def cancel_slice(
 def release_due(tx: Transaction, _write: ReleaseDue) -> None:
     rows = tx.cx.execute(
         "SELECT seq, state, rank, attempt, expires_at, last_event FROM task"
-        " WHERE wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at",
-        (tx.now_ms,),
+        " WHERE wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?",
+        (tx.now_ms, RELEASE_SLICE),
     ).fetchall()
     for seq, state, rank, attempt, expires_at, last_event in rows:
         if expires_at is not None and expires_at <= tx.now_ms:
@@ -106,12 +115,35 @@ class Ended(NamedTuple):
 
 def end_unfinished(tx: Transaction, seq: int, state: TaskState, error: ErrorInfo | None) -> int:
     """End a task that nobody answered, wherever it stands. Returns 1, or 0 if it had ended."""
+    ended = _end(tx, seq, state, error)
+    if ended is None:
+        return 0
+    tell_ends(tx, [ended])
+    return 1
+
+
+def tell_ends(tx: Transaction, ended: Sequence[Ended]) -> None:
+    """Pass on that these have ended to whoever looks at their ends, and so on down the chains.
+
+    Link by link, not by recursion: a chain may be longer than Python's stack.
+    """
+    while ended:
+        shared = [each for each in ended if each.shared]
+        jobs = _tell_lines(tx, shared)
+        for each in ended:
+            told = tuple(jobs.get(each.seq, ()))
+            tx.effects.endings.append(Ending(each.id, told, each.answer))
+        ended = [each for upstream in shared for each in _tell_blocked(tx, upstream)]
+
+
+def _end(tx: Transaction, seq: int, state: TaskState, error: ErrorInfo | None) -> Ended | None:
+    """End a task without telling of it; None if it had ended."""
     row = tx.cx.execute(
         "SELECT id, state, attempt, owner, shared, last_event FROM task WHERE seq = ?", (seq,)
     ).fetchone()
     id, before, attempt, owner, shared, last_event = row
     if TaskState(before).ended:
-        return 0
+        return None
     event = tx.move(seq, TaskState(before), state, attempt, last_event)
     tx.cx.execute(
         "UPDATE task SET state = ?, owner = NULL, wake_at = NULL, finished_at = ?,"
@@ -120,31 +152,25 @@ def end_unfinished(tx: Transaction, seq: int, state: TaskState, error: ErrorInfo
     )
     if owner is not None:
         tx.effects.stopped.append(StoppedTask(seq, owner))
-    tell_ends(tx, [Ended(seq, id, state, bool(shared))])
-    return 1
+    return Ended(seq, id, state, bool(shared))
 
 
-def tell_ends(tx: Transaction, ended: Sequence[Ended]) -> None:
-    """Pass on that these have ended to whoever looks at their ends."""
-    shared = [each for each in ended if each.shared]
+def _tell_lines(tx: Transaction, ended: Sequence[Ended]) -> dict[int, set[str]]:
+    """End the job lines that wait for these tasks; the jobs, by task."""
     jobs: dict[int, set[str]] = {}
     lines: dict[str, list[int]] = {}
-    if shared:
+    if ended:
         rows = tx.cx.execute(
             "SELECT l.job, l.line, l.task FROM json_each(?) ended"
             " CROSS JOIN job_line l ON l.task = ended.value",
-            (json_numbers(each.seq for each in shared),),
+            (json_numbers(each.seq for each in ended),),
         )
         for job, line, seq in rows.fetchall():
             jobs.setdefault(seq, set()).add(job)
             lines.setdefault(job, []).append(line)
     for job, of_job in lines.items():
         end_lines(tx, job, of_job)
-    for each in ended:
-        told = tuple(jobs.get(each.seq, ()))
-        tx.effects.endings.append(Ending(each.id, told, each.answer))
-    for each in shared:
-        _tell_blocked(tx, each.seq, each.id, each.state)
+    return jobs
 
 
 def end_lines(tx: Transaction, job: str, lines: Sequence[int]) -> None:
@@ -154,11 +180,7 @@ def end_lines(tx: Transaction, job: str, lines: Sequence[int]) -> None:
     (ended,) = tx.cx.execute(
         "UPDATE job SET ended = ended + ? WHERE id = ? RETURNING ended", (len(lines), job)
     ).fetchone()
-    tx.cx.execute(
-        "UPDATE job_line SET ended = ? + given.key FROM json_each(?) given"
-        " WHERE job = ? AND line = given.value",
-        (ended - len(lines) + 1, json_numbers(lines), job),
-    )
+    tx.cx.execute(_END_LINES, (json_numbers(lines), ended - len(lines) + 1, job))
     tx.effects.jobs.add(job)
 
 
@@ -169,16 +191,18 @@ def _job_exists(tx: Transaction, job: str, tenant: str | None) -> bool:
     return found.fetchone() is not None
 
 
-def _tell_blocked(tx: Transaction, upstream: int, id: str, state: TaskState) -> None:
-    rows = tx.cx.execute("SELECT task FROM blocker WHERE upstream = ?", (upstream,)).fetchall()
+def _tell_blocked(tx: Transaction, upstream: Ended) -> list[Ended]:
+    """Unblock what came after `upstream`, or end it; what was ended, of which nobody was told."""
+    rows = tx.cx.execute("SELECT task FROM blocker WHERE upstream = ?", (upstream.seq,)).fetchall()
     if not rows:
-        return
-    tx.cx.execute("DELETE FROM blocker WHERE upstream = ?", (upstream,))
+        return []
+    tx.cx.execute("DELETE FROM blocker WHERE upstream = ?", (upstream.seq,))
+    if upstream.state is not TaskState.SUCCEEDED:
+        why = f"task {upstream.id}, which it waits for, is {upstream.state.value}"
+        error = ErrorInfo("upstream_failed", why)
+        ended = [_end(tx, task, TaskState.CANCELLED, error) for (task,) in rows]
+        return [each for each in ended if each is not None]
     for (task,) in rows:
-        if state is not TaskState.SUCCEEDED:
-            error = ErrorInfo("upstream_failed", f"task {id}, which it waits for, is {state.value}")
-            end_unfinished(tx, task, TaskState.CANCELLED, error)
-            continue
         freed = tx.cx.execute(
             "SELECT rank, attempt, last_event FROM task WHERE seq = ? AND state = 'blocked'"
             " AND NOT EXISTS (SELECT 1 FROM blocker WHERE blocker.task = task.seq)",
@@ -191,3 +215,4 @@ def _tell_blocked(tx: Transaction, upstream: int, id: str, state: TaskState) -> 
                 "UPDATE task SET state = 'pending', last_event = ? WHERE seq = ?", (event, task)
             )
             tx.effects.ready.append((rank, task))
+    return []

@@ -109,7 +109,10 @@ class CancelTasks(Write, frozen=True):
 
 
 class ReleaseDue(Write, frozen=True):
-    """Retries whose pause is over become pending, what is past `expires` ends. Result: None."""
+    """Retries whose pause is over become pending, what is past `expires` ends. Result: None.
+
+    A slice of them: `Effects.next_due_ms` is in the past when there are more.
+    """
 
 
 Place = tuple[int, int]

@@ -193,7 +193,10 @@ MUTANTS = {
         EngineHost, "_streamer", "offset += len(text)", "offset += 0"
     ),
     "a task runs though what it waits for failed": Mutant(
-        endings, "_tell_blocked", "if state is not TaskState.SUCCEEDED:", "if False:"
+        endings,
+        "_tell_blocked",
+        "if upstream.state is not TaskState.SUCCEEDED:",
+        "if False:",
     ),
     "a suspect does not fly alone": Mutant(
         Batcher, "_send", "self._alone = trigger is Trigger.ALONE", "self._alone = False"
