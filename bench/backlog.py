@@ -90,7 +90,7 @@ async def build(path: Path, rows: int) -> None:
 def built(cache: Path, rows: int) -> Path:
     """The file with `rows` pending tasks of this schema, made unless it is there."""
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
+    with tempfile.TemporaryDirectory(dir=cache, prefix="bench-") as folder:
         empty, part = Path(folder) / "empty.sqlite3", Path(folder) / "part.sqlite3"
         anyio.run(build, empty, 0)
         with sqlite3.connect(empty) as cx:
@@ -211,7 +211,9 @@ def main() -> int:
     state = report.conditions(arguments, ("aiosqlite",))
     state["sqlite"] = sqlite3.sqlite_version
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.folder)))
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.folder, prefix="bench-"))
+        )
         cache = arguments.cache or folder / "cache"
         small, large = folder / "small", folder / "large"
         for each, rows in ((small, SMALL), (large, arguments.rows)):

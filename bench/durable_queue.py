@@ -61,7 +61,7 @@ class Bench:
     def submissions(self) -> Leg:
         """The closed loop, then serial, then the open loop, on one server."""
         options = self._options
-        with tempfile.TemporaryDirectory(dir=self._where) as folder:
+        with tempfile.TemporaryDirectory(dir=self._where, prefix="bench-") as folder:
             server = Server(Path(folder), *simulated(PARKED, "engine.load_timeout_s=36000"))
             with server:
                 closed = costed(
@@ -85,7 +85,7 @@ class Bench:
         return {"closed": closed, "serial": serial, "open": opened}
 
     def raw(self) -> Leg:
-        with tempfile.TemporaryDirectory(dir=self._where) as folder:
+        with tempfile.TemporaryDirectory(dir=self._where, prefix="bench-") as folder:
             options, where = self._options, Path(folder)
             tasks, few = options.tasks, options.serial_tasks
             grouped = anyio.run(insert_raw, where / "grouped", self._rows, tasks, ROWS_IN_COMMIT)
@@ -100,7 +100,7 @@ class Bench:
         tasks = self._options.life_tasks
         settings = simulated(INSTANT, f"engine.max_num_seqs={SLOTS}")
         with (
-            tempfile.TemporaryDirectory(dir=self._where) as folder,
+            tempfile.TemporaryDirectory(dir=self._where, prefix="bench-") as folder,
             Server(Path(folder), *settings) as server,
         ):
             load(server.socket, tasks=1, connections=1, follow=True, seed=1)  # it is up
@@ -122,7 +122,7 @@ class Bench:
     def peer(self, name: str) -> Leg | None:
         """None when it is not installed."""
         tasks = self._options.peer_tasks
-        with tempfile.TemporaryDirectory(dir=self._where) as folder:
+        with tempfile.TemporaryDirectory(dir=self._where, prefix="bench-") as folder:
             ran = subprocess.run(
                 [*(sys.executable, "-P", "-m", "bench.peers", name, folder), str(tasks), "512"],
                 stdout=subprocess.PIPE,

@@ -181,7 +181,7 @@ def main() -> int:
     if arguments.quick:
         arguments.kills = 5
     state = report.conditions(arguments, ("aiosqlite",))
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="bench-") as folder:
         restarts_ms, found = run(arguments.kills, Path(folder))
     details = {"restarts_ms": restarts_ms, "found": found}
     return report.finish(arguments.output, state, figures(restarts_ms, found), details)
