@@ -27,6 +27,7 @@ from runtime.process import ChildProcess, Host, die_with
 from runtime.store.protocol import StoreDamaged, StoreError
 from runtime.store.sqlite import STORE_NAME, SqliteStore
 from runtime.supervision import Escalation
+from runtime.transport import TransportListener
 
 log = logging.getLogger("autoglm")
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -146,7 +147,7 @@ def _listener(path: Path) -> Callable[[], Awaitable[Listener[SocketStream]]]:
     async def listen() -> Listener[SocketStream]:
         listener = await anyio.create_unix_listener(path, mode=0o600)
         _say(f"listening at {path}")
-        return listener
+        return TransportListener(listener)
 
     return listen
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import anyio
-from anyio.abc import SocketStream, UNIXSocketStream
+from anyio.abc import SocketStream
 
 from autoglm.wire import HEADER_BYTES, FrameSplitter
+from runtime.transport import TransportStream
 
 _READ_BYTES = 256 * 1024
 _FRAME_BYTES_MAX = 256 * 1024 * 1024  # our own processes: a bound against nonsense only
@@ -44,8 +45,7 @@ class SocketChannel:
 
     @classmethod
     async def of(cls, connected: socket.socket) -> SocketChannel:
-        connected.setblocking(False)
-        return cls(await UNIXSocketStream.from_socket(connected))
+        return cls(await TransportStream.of(connected))
 
     async def send(self, body: bytes) -> None:
         try:
