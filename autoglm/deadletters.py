@@ -12,8 +12,8 @@ from autoglm import wire
 from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull
 from autoglm.errors import Conflict, InvalidRequest, NotFound, ProtocolError
 from autoglm.session import Session
-from autoglm.spec import Prompt, messages_of
-from autoglm.types import Sampling, Task, TaskState
+from autoglm.spec import Prompt, check, messages_of, size_bytes
+from autoglm.types import Sampling, Task, TaskSpec, TaskState
 
 Report = Callable[[int], None]
 
@@ -108,6 +108,9 @@ class DeadLetters:
 
     async def replace(self, letter: DeadLetterInFull, content: Content) -> Task:
         """Retry `letter` with `content` in the place of its own. Raises as `edit` does."""
+        spec = TaskSpec("", content.messages, content.prompt, content.sampling)
+        check(spec)
+        size_bytes(spec)
         message = wire.EditDead(0, letter.message_id, letter.attempt, content)
         reply = await self._session.call(message, wire.AnswerReply)
         if reply.answer is None:
