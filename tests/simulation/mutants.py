@@ -28,7 +28,7 @@ from model.host import EngineHost
 from model.hosted import HostedEngine
 from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
-from runtime.store import endings, execution, intake, opening
+from runtime.store import deadletters, endings, execution, intake, opening
 from runtime.store.protocol import InsertLines, InsertTasks
 from runtime.store.transaction import Transaction
 
@@ -194,6 +194,10 @@ MUTANTS = {
     ),
     "a task runs though what it waits for failed": Mutant(
         endings, "_tell_blocked", "if state is not TaskState.SUCCEEDED:", "if False:"
+    ),
+    "a retried dead letter keeps its failures": Mutant(deadletters, "_retry", "failures = 0, ", ""),
+    "the attempts of a retried dead letter begin anew": Mutant(
+        deadletters, "_retry", "failures = 0, ", "failures = 0, attempt = 0, "
     ),
     "a suspect does not fly alone": Mutant(
         Batcher, "_send", "self._alone = trigger is Trigger.ALONE", "self._alone = False"
