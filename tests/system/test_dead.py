@@ -124,6 +124,7 @@ async def test_a_retried_letter_dies_again_and_a_discarded_one_is_gone_from_the_
         assert json.loads(asked(server, "discard", id, "--json"))["state"] == "cancelled"
         assert asked(server, "list") == ""
         me = getpass.getuser()
+        assert server.ask("events", "--task", id).stdout.count(f"  by {me}\n") == 2
         log = [json.loads(line) for line in server.ask("events", "--json").stdout.splitlines()]
         assert [(each["to"], each["by"]) for each in log if "by" in each] == [
             *(("pending", me), ("cancelled", me)),
