@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 import anyio
 from anyio.abc import Listener, SocketAttribute, SocketStream, TaskGroup
@@ -53,6 +55,8 @@ class Connection:
     ) -> None:
         self.tenant: str | None = None
         """None: the operator, who sees every tenant."""
+        self.by: str | None = None
+        """The user on the other side, by name; known once `serve` runs."""
         self.greeted = False
         self.pending: set[int] = set()
         """Requests that are still to be answered."""
@@ -71,8 +75,10 @@ class Connection:
     async def serve(self) -> None:
         """Until the client leaves or breaks the protocol. Raises nothing."""
         try:
-            if not _allowed(self._stream):
+            user = _user_of(self._stream)
+            if user not in (0, os.getuid()):
                 return
+            self.by = _name_of(user)
             async with anyio.create_task_group() as group:
                 group.start_soon(self._write)
                 await self._read()
@@ -182,9 +188,18 @@ async def let_in(
             await clock.sleep(FULL_HOUSE_PAUSE_S)
 
 
-def _allowed(stream: SocketStream) -> bool:
-    """Only the user who runs the server, and root. The folder's mode says so already."""
+def _user_of(stream: SocketStream) -> int:
+    """Let in is only the user who runs the server, and root. The folder's mode says so already."""
     raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django's
     credentials = raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, user, _ = struct.unpack("3i", credentials)
-    return user in (0, os.getuid())
+    return user
+
+
+@lru_cache(maxsize=16)
+def _name_of(user: int) -> str:
+    """As the machine knows it; the number where it has no name."""
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)

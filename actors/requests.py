@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, Protocol, assert_never
 
 from actors.connection import Connection
-from actors.policy.admission import check_count, check_lines, check_task
+from actors.deadrequests import DeadRequests
+from actors.policy.admission import check_count, check_lines, check_task, stored
 from actors.telling import Telling, unknown_task
 from autoglm import wire
 from autoglm.errors import InvalidRequest, ProtocolError
@@ -16,8 +17,6 @@ from autoglm.types import Answer, ErrorInfo, TaskSpec
 from runtime.store import protocol as p
 
 DEFAULT_TENANT = "default"
-STORED_MAX = 2**63 - 1
-"""The largest number that the store takes."""
 Then = Callable[[Any], None]
 
 
@@ -39,6 +38,7 @@ class Requests:
         self._telling = telling
         self._welcome = welcome
         self._ids = ids
+        self._dead = DeadRequests(desk)
 
     def take(self, connection: Connection, request: wire.Request) -> None:
         """Start answering. Raises ProtocolError when the connection can't go on."""
@@ -76,6 +76,8 @@ class Requests:
                 self._events(connection, request)
             case wire.Prune():
                 self._prune(connection, request)
+            case wire.ListDead() | wire.ShowDead() | wire.SettleDead() | wire.EditDead():
+                self._dead.take(connection, request)
             case wire.OpenJob():
                 self._open_job(connection, request)
             case wire.SubmitLines():
@@ -83,7 +85,7 @@ class Requests:
             case wire.GetJobLines():
                 limit = min(max(1, request.limit), wire.PAGE_MAX)
                 bounded = wire.GetJobLines(
-                    request.rid, request.job, _stored(request.after), request.ordered, limit
+                    request.rid, request.job, stored(request.after), request.ordered, limit
                 )
                 self._telling.wait_for_lines(connection, bounded)
             case _:
@@ -149,7 +151,7 @@ class Requests:
         limit = min(max(1, request.limit), wire.PAGE_MAX)
         bounded = wire.ListTasks(
             *(request.rid, tuple(dict.fromkeys(request.states)), request.tenant),
-            *(request.job, None if request.before is None else _stored(request.before), limit),
+            *(request.job, None if request.before is None else stored(request.before), limit),
         )
         self._desk.ask(
             connection,
@@ -169,13 +171,13 @@ class Requests:
 
             self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, done.known), tell)
 
-        after = _stored(request.after)
-        write = p.CancelTasks(connection.tenant, request.ids, request.job, after)
+        after = stored(request.after)
+        write = p.CancelTasks(connection.tenant, request.ids, request.job, after, connection.by)
         self._desk.commit(connection, rid, write, then)
 
     def _events(self, connection: Connection, request: wire.GetEvents) -> None:
         limit = min(max(1, request.limit), wire.PAGE_MAX)
-        bounded = wire.GetEvents(request.rid, _stored(request.after), request.task, limit)
+        bounded = wire.GetEvents(request.rid, stored(request.after), request.task, limit)
         self._desk.ask(
             connection,
             request.rid,
@@ -193,8 +195,8 @@ class Requests:
             removed = (done.tasks, done.results, done.events, done.jobs, done.next)
             connection.reply(wire.Pruned(request.rid, *removed))
 
-        after = (_stored(request.after[0]), _stored(request.after[1]))
-        write = p.PruneTasks(_stored(request.before), after)
+        after = (stored(request.after[0]), stored(request.after[1]))
+        write = p.PruneTasks(stored(request.before), after)
         self._desk.commit(connection, request.rid, write, then)
 
     def _open_job(self, connection: Connection, request: wire.OpenJob) -> None:
@@ -222,8 +224,3 @@ class Requests:
             p.InsertLines(connection.tenant, request.job, lines, request.last),
             lambda submitted: connection.reply(wire.LinesSubmitted(request.rid, submitted)),
         )
-
-
-def _stored(cursor: int) -> int:
-    """The cursor, or the nearest one that the store could have given."""
-    return min(max(0, cursor), STORED_MAX)

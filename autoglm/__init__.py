@@ -10,6 +10,7 @@ Importing this needs msgspec and anyio alone; the server lives in packages that 
 """
 
 from autoglm.client import Client
+from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull, Failure
 from autoglm.errors import (
     AutoGLMError,
     ConfigError,
@@ -52,7 +53,11 @@ __all__ = [
     "Client",
     "ConfigError",
     "Conflict",
+    "Content",
+    "DeadLetter",
+    "DeadLetterInFull",
     "Event",
+    "Failure",
     "Ids",
     "InvalidRequest",
     "Message",

@@ -18,7 +18,7 @@ from typing import NoReturn, cast
 
 import anyio
 
-from autoglm import __version__, commands, pruning
+from autoglm import __version__, commands, dead, pruning
 from autoglm.errors import AutoGLMError, UsageError
 from autoglm.text import duration_s, one_line
 from autoglm.types import PRIORITY_DEFAULT, PRIORITY_LEAST_URGENT, PRIORITY_MOST_URGENT, TaskState
@@ -84,6 +84,7 @@ def build_parser(extra: Iterable[Extra] = ()) -> Parser:
     add_command(subparsers, "top", "watch the server at work", _top)
     _add_events(subparsers)
     _add_prune(subparsers)
+    _add_dead(subparsers)
     return parser
 
 
@@ -225,6 +226,16 @@ def _add_prune(subparsers: Subparsers[Parser]) -> None:
         metavar="30d",
         help="tasks and whole jobs that ended longer ago than this",
     )
+
+
+def _add_dead(subparsers: Subparsers[Parser]) -> None:
+    summary = "look into tasks that failed for good, mend and retry them"
+    parser = subparsers.add_parser(
+        "dead", help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
+    for action in dead.ACTIONS:
+        action.options(add_command(actions, action.name, action.summary, _async(action.run)))
 
 
 def _async(command: Callable[[argparse.Namespace], Awaitable[int]]) -> Run:

@@ -16,6 +16,7 @@ from typing import Literal, Self, Unpack, overload
 import anyio
 
 from autoglm import wire
+from autoglm.deadletters import DeadLetters
 from autoglm.errors import AutoGLMError, InvalidRequest, NotFound, ProtocolError
 from autoglm.ids import Ids
 from autoglm.mapping import Mapping
@@ -75,6 +76,11 @@ class Client:
     def session(self) -> Session:
         """For what the wire can say and the client has no word for."""
         return self._session
+
+    @property
+    def dead(self) -> DeadLetters:
+        """Dead letters: `list`, `show`, `retry`, `edit`, `discard`."""
+        return DeadLetters(self._session)
 
     # ── handing in ────────────────────────────────────────────────────────────────────────────
 

@@ -100,7 +100,8 @@ def event_line(event: Event, paint: Paint) -> str:
         event.attempt,
         event.cost,
     )
-    return paint(line, STATE_COLOURS.get(event.to_state))
+    who = f"  by {one_line(event.by, 20)}" if event.by else ""
+    return paint(line + who, STATE_COLOURS.get(event.to_state))
 
 
 def describe(answer: Answer, paint: Paint) -> str:

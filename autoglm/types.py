@@ -181,7 +181,12 @@ class Result(msgspec.Struct, frozen=True):
     task: Task
 
 
-class Event(msgspec.Struct, frozen=True, rename={"from_state": "from", "to_state": "to"}):
+class Event(
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    rename={"from_state": "from", "to_state": "to"},
+):
     """One transition of one task, as the ordered event log holds it.
 
     `cost` is the tokens (prompt + completion) of the attempt that the transition ends.
@@ -195,6 +200,8 @@ class Event(msgspec.Struct, frozen=True, rename={"from_state": "from", "to_state
     attempt: int
     at: int
     cost: int
+    by: str | None = None
+    """The user who did it, where a person did; left out otherwise."""
 
 
 class EngineStatus(msgspec.Struct, frozen=True):

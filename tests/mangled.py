@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from autoglm import wire
+from autoglm.deadletter import Content
 from autoglm.types import ErrorInfo, Message, Sampling, TaskSpec, TaskState
 
 ID = "0" * 26
@@ -53,6 +54,11 @@ REQUESTS: tuple[wire.Request, ...] = (
     wire.GetJobLines(15, "job", 1, ordered=False, limit=5),
     wire.Hello(16, tenant="t"),
     wire.Prune(17, 5, (3, 4)),
+    wire.ListDead(18, "t", "engine_error", 5, 100),
+    wire.ShowDead(19, "2" * 26),
+    wire.SettleDead(20, discard=False, ids=("2" * 26,), every=True, tenant="t", reason="poison"),
+    wire.SettleDead(21, discard=True, ids=("2" * 26, "nothing"), after=3),
+    wire.EditDead(22, "2" * 26, 1, Content(_SPEC.messages, None, _SPEC.sampling)),
 )
 HELLO = wire.encode_frame(wire.Hello(1))
 

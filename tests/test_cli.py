@@ -21,6 +21,7 @@ COMMANDS: dict[str, list[str]] = {
     "top": [],
     "events": [],
     "prune": ["--older-than", "30d"],
+    "dead": ["list"],
 }
 
 

@@ -16,7 +16,10 @@ from tests.test_store import NOW, Bench, bench, line, open_job, spec, success
 
 __all__ = ["bench"]
 DAY = 86_400_000
-TABLES = ("task", "payload", "result", "event", "blocker", "job", "job_line", "chore")
+TABLES = (
+    *("task", "payload", "result", "event", "blocker", "job", "job_line", "chore"),
+    *("failure", "original"),
+)
 
 
 async def answer(bench: Bench, *seqs: int, now: int = NOW) -> None:

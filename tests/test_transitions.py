@@ -8,9 +8,13 @@ from autoglm.types import TaskState as S
 from runtime.store.transitions import LEGAL, legal
 
 
-@pytest.mark.parametrize("state", [state for state in S if state.ended])
+@pytest.mark.parametrize("state", [state for state in S if state.ended and state is not S.DEAD])
 def test_nothing_leaves_a_state_that_has_ended(state: S) -> None:
     assert not any(legal(state, after) for after in S)
+
+
+def test_a_dead_letter_is_retried_or_discarded_and_nothing_else() -> None:
+    assert {after for after in S if legal(S.DEAD, after)} == {S.PENDING, S.CANCELLED}
 
 
 @pytest.mark.parametrize("state", [state for state in S if not state.ended])

@@ -44,6 +44,8 @@ def test_an_event_is_printed_with_the_names_of_the_contract() -> None:
     event = Event(1, "id", "default", None, TaskState.PENDING, 0, 5, 7)
     line = json.loads(to_json(event))
     assert list(line) == ["seq", "task", "tenant", "from", "to", "attempt", "at", "cost"]
+    signed = msgspec.structs.replace(event, by="root")
+    assert list(msgspec.json.decode(to_json(signed))) == [*line, "by"]
     assert (line["from"], line["to"]) == (None, "pending")
     assert msgspec.json.decode(to_json(event), type=Event) == event
 

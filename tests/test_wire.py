@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm import wire
+from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull, Failure
 from autoglm.errors import AutoGLMError, ProtocolError, ServerBusy, from_code
 from autoglm.types import (
     ActorStatus,
@@ -47,6 +48,11 @@ STATUS = Status(
     (ActorStatus("frontdoor", "running", 0, "closed", 1, 2),),
     BatchStatus(1, 2.0, {"size": 1}),
 )
+LETTER: dict[str, Any] = {
+    **dict.fromkeys(("message_id", "reason", "error", "tenant", "queue", "key", "text"), "x"),
+    **dict.fromkeys(("attempt", "failures", "created_at", "died_at"), 5),
+    **dict.fromkeys(("kind", "job")),
+}
 LINE = wire.JobLine(3, "mine", task=SPEC)
 
 REQUESTS: list[wire.Request] = [
@@ -60,6 +66,10 @@ REQUESTS: list[wire.Request] = [
     wire.GetStatus(7),
     wire.GetEvents(8, 9, "id", 10),
     wire.Prune(10, 1000, (7, 8)),
+    wire.ListDead(11, "t", "poison", 7, 8),
+    wire.ShowDead(12, "id"),
+    wire.SettleDead(13, discard=True, ids=("a",), every=True, tenant="t", reason="r", after=5),
+    wire.EditDead(14, "id", 3, Content((Message("user", "x"),), None, Sampling(seed=1))),
     wire.OpenJob(9, "/out", "in", "opts", fresh=True),
     wire.SubmitLines(10, "job", (LINE, wire.JobLine(4, error=ErrorInfo("a", "b"))), last=True),
     wire.GetJobLines(11, "job", 5, ordered=False, limit=6),
@@ -71,6 +81,16 @@ REPLIES: list[wire.Reply] = [
     wire.Chunk(4, "id", 2, 3, "text"),
     wire.TaskPage(5, (TASK,), 6),
     wire.Cancelled(6, (TASK,), ("nowhere",), 1, 1000),
+    wire.DeadPage(11, (DeadLetter(**LETTER),), 5),
+    wire.DeadReply(
+        12,
+        DeadLetterInFull(
+            **LETTER,
+            content=Content(prompt="x"),
+            errors=(Failure(1, 2, "a", "b"),),
+            original=Content(prompt="y"),
+        ),
+    ),
     wire.StatusReply(7, STATUS),
     wire.EventPage(8, (Event(1, "id", "t", None, TaskState.PENDING, 0, 5, 0),), 1, more=True),
     wire.Pruned(10, 3, 2, 9, 1, (8, 9)),

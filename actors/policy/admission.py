@@ -16,6 +16,8 @@ from autoglm.spec import check
 from autoglm.types import ErrorInfo, TaskSpec
 from autoglm.wire import TASKS_PER_SUBMIT_MAX, JobLine
 
+STORED_MAX = 2**63 - 1
+"""The largest number that the store takes."""
 LINE_MAX = 2**53
 """No file has so many lines."""
 
@@ -39,6 +41,11 @@ def check_count(what: str, count: int) -> None:
     """Raises InvalidRequest for more of something than one transaction takes."""
     if count > TASKS_PER_SUBMIT_MAX:
         raise InvalidRequest(f"one request takes up to {TASKS_PER_SUBMIT_MAX} {what}, not {count}")
+
+
+def stored(cursor: int) -> int:
+    """The cursor, or the nearest one that the store could have given."""
+    return min(max(0, cursor), STORED_MAX)
 
 
 def check_lines(lines: Sequence[JobLine], tenant: str | None) -> tuple[JobLine, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from autoglm.deadletter import DeadLetter, DeadLetterInFull
 from autoglm.errors import AutoGLMError
 from autoglm.types import Answer, ErrorInfo, Event, Status, Task
 from autoglm.wire.base import PROTOCOL_VERSION, Message
@@ -54,12 +55,25 @@ class TaskPage(Message, frozen=True, tag="tasks"):
 
 
 class Cancelled(Message, frozen=True, tag="cancelled"):
-    """The tasks named, as they stand now; `count` of those it ended; `next`: of a job, if any."""
+    """The tasks named, as they stand now; `count` of all that were changed; `next`: where to go on
+    with those that were not named one by one, if any are left.
+    """
 
     tasks: tuple[Task, ...] = ()
     unknown: tuple[str, ...] = ()
     count: int = 0
     next: int | None = None
+
+
+class DeadPage(Message, frozen=True, tag="dead_letters"):
+    """`next` is the cursor of the following page; None: this was the last."""
+
+    letters: tuple[DeadLetter, ...] = ()
+    next: int | None = None
+
+
+class DeadReply(Message, frozen=True, tag="dead_letter"):
+    letter: DeadLetterInFull | None = None
 
 
 class StatusReply(Message, frozen=True, tag="status_is"):
@@ -130,6 +144,8 @@ Reply = (
     | Chunk
     | TaskPage
     | Cancelled
+    | DeadPage
+    | DeadReply
     | StatusReply
     | EventPage
     | Pruned

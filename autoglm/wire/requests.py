@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from autoglm.deadletter import Content
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
 from autoglm.wire.base import LIST_MAX, PAGE_MAX, PROTOCOL_VERSION, Message
 
@@ -97,6 +98,45 @@ class Prune(Message, frozen=True, tag="prune"):
     after: tuple[int, int] = (0, 0)
 
 
+class ListDead(Message, frozen=True, tag="list_dead"):
+    """Dead letters, newest first, at most `limit`; `before` is the cursor of the last page."""
+
+    tenant: str | None = None
+    reason: str | None = None
+    before: int | None = None
+    limit: int = 100
+
+
+class ShowDead(Message, frozen=True, tag="show_dead"):
+    """One dead letter in full. Answered by `dead_letter`."""
+
+    id: str = ""
+
+
+class SettleDead(Message, frozen=True, tag="settle_dead"):
+    """Retry dead letters (they run again, their failures counted anew) or, with `discard`, cancel
+    them: those of `ids`, or, with `every`, a slice of all that `tenant` and `reason` fit; `after`
+    is the `next` of the slice before. What is not dead stays as it is. Answered by `cancelled`.
+    """
+
+    discard: bool = False
+    ids: _List[str] = ()
+    every: bool = False
+    tenant: str | None = None
+    reason: str | None = None
+    after: int = 0
+
+
+class EditDead(Message, frozen=True, tag="edit_dead"):
+    """Give a dead letter other content and retry it. `attempt` is that of the letter as it was
+    read: one that was retried meanwhile is a conflict. Answered by `answer`.
+    """
+
+    id: str = ""
+    attempt: int = 0
+    content: Content = Content()
+
+
 class OpenJob(Message, frozen=True, tag="open_job"):
     """Open the durable job that writes `output`, or take it up where it stood.
 
@@ -156,6 +196,10 @@ Request = (
     | GetStatus
     | GetEvents
     | Prune
+    | ListDead
+    | ShowDead
+    | SettleDead
+    | EditDead
     | OpenJob
     | SubmitLines
     | GetJobLines

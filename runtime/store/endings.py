@@ -40,6 +40,7 @@ WHERE job_line.job = ? AND job_line.line = given.line
 def cancel_tasks(tx: Transaction, write: CancelTasks) -> Cancellation:
     if write.job is not None and not _job_exists(tx, write.job, write.tenant):
         raise NotFound(f"no job {write.job}")
+    tx.by = write.by
     known: list[str] = []
     unknown: list[str] = []
     count = 0
@@ -161,13 +162,16 @@ def _tell_lines(tx: Transaction, ended: Sequence[Ended]) -> dict[int, set[str]]:
     lines: dict[str, list[int]] = {}
     if ended:
         rows = tx.cx.execute(
-            "SELECT l.job, l.line, l.task FROM json_each(?) ended"
+            "SELECT l.job, l.line, l.task, l.ended FROM json_each(?) ended"
             " CROSS JOIN job_line l ON l.task = ended.value",
             (json_numbers(each.seq for each in ended),),
         )
-        for job, line, seq in rows.fetchall():
+        for job, line, seq, place in rows.fetchall():
             jobs.setdefault(seq, set()).add(job)
-            lines.setdefault(job, []).append(line)
+            if place is None:
+                lines.setdefault(job, []).append(line)
+            else:
+                tx.effects.jobs.add(job)  # a dead letter that was retried: its line keeps its place
     for job, of_job in lines.items():
         end_lines(tx, job, of_job)
     return jobs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from autoglm.types import Answer, Task, TaskState
+from autoglm.types import Answer, ErrorInfo, Task, TaskState
 from runtime.store.endings import Ended, tell_ends
 from runtime.store.protocol import ClaimedTask, ClaimTasks, Outcome, PutBack, RecordOutcomes
 from runtime.store.transaction import (
@@ -20,6 +20,9 @@ from runtime.store.transaction import (
     execute_rows,
     json_numbers,
 )
+
+ENGINE_DIED = ErrorInfo("engine_died", "the engine died while it ran; nothing was charged")
+"""What is noted of an attempt that was cut short so."""
 
 
 class _Claimable(msgspec.Struct, array_like=True):
@@ -118,6 +121,7 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
     }
     updates: list[tuple[object, ...]] = []
     results: list[tuple[object, ...]] = []
+    failures: list[tuple[object, ...]] = []
     ends: list[Ended] = []
     for outcome in write.outcomes:
         row = running.pop((outcome.seq, outcome.attempt), None)
@@ -137,12 +141,16 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
         )
         if state is TaskState.SUCCEEDED:
             results.append(_result(outcome))
+        elif outcome.error is not None or outcome.died:
+            error = outcome.error or ENGINE_DIED
+            failures.append((row.seq, row.attempt, tx.now_ms, error.code, error.message))
         if state.ended:
             ends.append(Ended(row.seq, row.id, state, bool(row.shared), _answer(tx, row, outcome)))
         elif state is TaskState.PENDING:
             tx.effects.ready.append((row.rank, row.seq))
     execute_rows(tx.cx, _RECORD, updates)
     execute_rows(tx.cx, "INSERT INTO result {rows}", results)
+    execute_rows(tx.cx, "INSERT INTO failure {rows}", failures)
     tell_ends(tx, ends)
     return len(updates)
 

@@ -1,7 +1,8 @@
 """From an older schema to today's: one pure function a step, all of them in one transaction.
 
     1 ─▶ 2   payloads as JSON instead of msgpack; each event knows the one before it; what can
-             be removed is found by its age; tasks are counted by state
+             be removed is found by its age; tasks are counted by state; dead letters keep what
+             went wrong
 
 A step is frozen: it spells out the tables it makes, because `schema.sql` goes on. SQLite can't
 change a column's type or place, so a table is renamed, made anew, filled by one statement and the
@@ -109,12 +110,13 @@ CREATE TABLE event (
     to_state   TEXT    NOT NULL,
     attempt    INTEGER NOT NULL,
     at         INTEGER NOT NULL,
-    cost       INTEGER NOT NULL
+    cost       INTEGER NOT NULL,
+    by         TEXT
 ) STRICT
 """
 _CHAINED = """
 SELECT seq, task, lag(seq) OVER (PARTITION BY task ORDER BY seq),
-       from_state, to_state, attempt, at, cost
+       from_state, to_state, attempt, at, cost, NULL
 FROM old_event ORDER BY seq
 """
 _TASK_2 = """
@@ -158,6 +160,23 @@ _MORE_2 = (
     "CREATE INDEX task_due ON task (wake_at) WHERE wake_at IS NOT NULL",
     "CREATE INDEX task_job ON task (job, seq) WHERE job IS NOT NULL",
     "CREATE INDEX task_ended ON task (finished_at) WHERE finished_at IS NOT NULL AND job IS NULL",
+    "CREATE INDEX task_dead ON task (seq) WHERE state = 'dead'",
+    """
+CREATE TABLE original (
+    task INTEGER PRIMARY KEY,
+    body TEXT NOT NULL
+) STRICT
+""",
+    """
+CREATE TABLE failure (
+    task    INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    code    TEXT    NOT NULL,
+    message TEXT    NOT NULL,
+    PRIMARY KEY (task, attempt)
+) STRICT, WITHOUT ROWID
+""",
     """
 CREATE TABLE chore (
     job  TEXT    NOT NULL,

@@ -106,6 +106,8 @@ class CancelTasks(Write, frozen=True):
     ids: tuple[str, ...] = ()
     job: str | None = None
     after: int = 0
+    by: str | None = None
+    """Who asked for it."""
 
 
 class ReleaseDue(Write, frozen=True):

@@ -12,7 +12,7 @@ import msgspec
 
 from autoglm.types import TaskState
 from runtime.store.protocol import Place, Pruned, PruneEvents, PruneTasks
-from runtime.store.transaction import Transaction, chunked, marks
+from runtime.store.transaction import Transaction, chunked, json_numbers, marks
 
 SLICE_TASKS = 250
 """Tasks in one transaction: what the commits behind it wait for."""
@@ -30,6 +30,8 @@ WHERE (sealed > 0 OR current = 0) AND ended = lines AND max(created_at, sealed) 
   AND coalesce((SELECT t.finished_at FROM job_line l JOIN task t ON t.seq = l.task
                 WHERE l.job = job.id AND l.ended IS NOT NULL
                 ORDER BY l.ended DESC LIMIT 1), 0) < ?1
+  AND NOT EXISTS (SELECT 1 FROM job_line l JOIN task t ON t.seq = l.task  -- retried since
+                  WHERE l.job = job.id AND coalesce(t.finished_at, ?1) >= ?1)
 ORDER BY rowid LIMIT ?2
 """
 _DELETE_LOG = """
@@ -105,7 +107,8 @@ def remove_jobs(tx: Transaction, room: int, tally: Tally) -> int:
             continue
         tx.cx.execute("DELETE FROM job_line WHERE job = ? AND line <= ?", (*row, lines[-1][0]))
         tasks = {task for _, task in lines if task is not None}
-        _remove_tasks(tx, [task for task in sorted(tasks) if not _held(tx, task)], tally)
+        free = [task for task in sorted(tasks) if not _held(tx, task)]
+        _remove_tasks(tx, _let_go(tx, free), tally)
         room -= len(lines)
     return room
 
@@ -121,6 +124,19 @@ def _held(tx: Transaction, task: int) -> bool:
     return found.fetchone() is not None
 
 
+def _let_go(tx: Transaction, seqs: list[int]) -> list[int]:
+    """Those of them that have ended. A dead letter that somebody retried while its job was being
+    removed goes on as a task of its own.
+    """
+    rows = tx.cx.execute(
+        "UPDATE task SET job = NULL FROM json_each(?) gone"
+        " WHERE seq = gone.value AND finished_at IS NULL RETURNING seq",
+        (json_numbers(seqs),),
+    ).fetchall()
+    open_ = {seq for (seq,) in rows}
+    return [seq for seq in seqs if seq not in open_]
+
+
 def _remove_tasks(tx: Transaction, seqs: list[int], tally: Tally) -> None:
     """Remove tasks that have ended, with all that belongs to them."""
     for some in chunked(tuple(seqs)):
@@ -128,7 +144,8 @@ def _remove_tasks(tx: Transaction, seqs: list[int], tally: Tally) -> None:
         tally.events += tx.cx.execute(_DELETE_LOG.format(these), some).rowcount
         # A task that was cancelled while it waited for others is still entered as waiting.
         tx.cx.execute(f"DELETE FROM blocker WHERE task IN ({these})", some)  # noqa: S608
-        tx.cx.execute(f"DELETE FROM payload WHERE task IN ({these})", some)  # noqa: S608
+        for table in ("payload", "original", "failure"):
+            tx.cx.execute(f"DELETE FROM {table} WHERE task IN ({these})", some)  # noqa: S608
         tally.results += tx.cx.execute(
             f"DELETE FROM result WHERE task IN ({these})",  # noqa: S608
             some,

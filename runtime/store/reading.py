@@ -90,7 +90,8 @@ def fetch_events(cx: sqlite3.Connection, query: FetchEvents) -> tuple[tuple[Even
             raise NotFound(f"no task {wanted.task}")
     chain, source = ("", "event") if task is None else (_CHAIN, "chain")
     rows = cx.execute(
-        f"{chain} SELECT e.seq, t.id, t.tenant, e.from_state, e.to_state, e.attempt, e.at, e.cost"  # noqa: S608
+        f"{chain} SELECT e.seq, t.id, t.tenant, e.from_state, e.to_state, e.attempt, e.at, e.cost,"  # noqa: S608
+        " e.by"
         f" FROM {source} e JOIN task t ON t.seq = e.task"
         " WHERE e.seq > :after AND (:tenant IS NULL OR t.tenant = :tenant)"
         " ORDER BY e.seq LIMIT :limit",
@@ -126,7 +127,7 @@ def fetch_job_lines(
     size, exhausted = 0, True
     for row in rows:
         line, custom_id, url, error, ended = row[-5:]
-        if ended is None or size > PAGE_BYTES_MAX:
+        if ended is None or _open(row) or size > PAGE_BYTES_MAX:
             exhausted = False
             break
         answer = _answer(row) if row[0] is not None else None
@@ -158,10 +159,15 @@ def fetch_summary(cx: sqlite3.Connection, _query: FetchSummary) -> Summary:
     return Summary({TaskState(state): count for state, count in rows}, due[0])
 
 
+def _open(row: tuple[Any, ...]) -> bool:
+    """Whether a line's task has not ended: a dead letter that was retried runs again."""
+    return row[0] is not None and not TaskState(row[1]).ended
+
+
 def _event(row: tuple[Any, ...]) -> Event:
-    seq, task, tenant, before, after, attempt, at, cost = row
+    seq, task, tenant, before, after, attempt, at, cost, by = row
     before = None if before is None else TaskState(before)
-    return Event(seq, task, tenant, before, TaskState(after), attempt, at, cost)
+    return Event(seq, task, tenant, before, TaskState(after), attempt, at, cost, by)
 
 
 def _answer(row: tuple[Any, ...]) -> Answer:

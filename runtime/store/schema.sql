@@ -35,11 +35,26 @@ CREATE INDEX task_running ON task (owner) WHERE state = 'running';
 CREATE INDEX task_due ON task (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX task_job ON task (job, seq) WHERE job IS NOT NULL;
 CREATE INDEX task_ended ON task (finished_at) WHERE finished_at IS NOT NULL AND job IS NULL;
+CREATE INDEX task_dead ON task (seq) WHERE state = 'dead';
 
 CREATE TABLE payload (
     task INTEGER PRIMARY KEY,
     body TEXT NOT NULL                      -- JSON: messages or prompt, sampling
 ) STRICT;
+
+CREATE TABLE original (                     -- what an edited task was before its first edit
+    task INTEGER PRIMARY KEY,
+    body TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE failure (                      -- what went wrong in an attempt
+    task    INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    code    TEXT    NOT NULL,
+    message TEXT    NOT NULL,
+    PRIMARY KEY (task, attempt)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE result (                       -- the primary key is the promise: one result a task
     task              INTEGER PRIMARY KEY,
@@ -58,7 +73,8 @@ CREATE TABLE event (                        -- every transition, in order
     to_state   TEXT    NOT NULL,
     attempt    INTEGER NOT NULL,
     at         INTEGER NOT NULL,
-    cost       INTEGER NOT NULL             -- tokens that the attempt took
+    cost       INTEGER NOT NULL,            -- tokens that the attempt took
+    by         TEXT                         -- the person who did it; NULL: the server, or a submit
 ) STRICT;
 
 CREATE TABLE blocker (                      -- `task` waits for `upstream` to succeed

@@ -18,7 +18,8 @@ import aiosqlite
 import anyio
 
 from autoglm.errors import AutoGLMError
-from runtime.store import chores, endings, execution, intake, pruning, reading
+from runtime.store import chores, deadletters, endings, execution, intake, pruning, reading
+from runtime.store import deadprotocol as dead
 from runtime.store import protocol as p
 from runtime.store.opening import (
     check_pages,
@@ -51,6 +52,9 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     p.PruneTasks: pruning.prune_tasks,
     p.PruneEvents: pruning.prune_events,
     p.DoChore: chores.do_chore,
+    dead.RetryDead: deadletters.retry_dead,
+    dead.DiscardDead: deadletters.discard_dead,
+    dead.EditDead: deadletters.edit_dead,
 }
 _WRITES_TOGETHER: dict[type[p.Write], Callable[[Transaction, Any], list[Any]]] = {
     p.InsertTasks: intake.insert_tasks,
@@ -63,6 +67,8 @@ _QUERIES: dict[type[p.Query], Callable[[sqlite3.Connection, Any], Any]] = {
     p.FetchJobLines: reading.fetch_job_lines,
     p.FetchBacklog: reading.fetch_backlog,
     p.FetchSummary: reading.fetch_summary,
+    dead.FetchDeadLetters: deadletters.fetch_dead_letters,
+    dead.FetchDeadLetter: deadletters.fetch_dead_letter,
 }
 
 _COUNT = """

@@ -35,6 +35,11 @@ class IllegalTransition(Exception):
     """A bug of ours: a change of state that is not in the table. Nothing of the write is kept."""
 
 
+_INSERT_EVENTS = """
+INSERT INTO event (seq, task, prev, from_state, to_state, attempt, at, cost) {rows}
+"""
+
+
 class Counters:
     """Numbers that only rise, kept between transactions. Owned by the one writing connection."""
 
@@ -54,6 +59,8 @@ class Transaction:
         self.now_ms = now_ms
         self.rank_of = rank_of
         self.effects = Effects()
+        self.by: str | None = None
+        """Who makes these changes, if it is a person; for the event log."""
         self._counters = counters
         counters.logical_ms = max(counters.logical_ms, now_ms)
         self._events: list[tuple[object, ...]] = []
@@ -111,7 +118,11 @@ class Transaction:
         )
 
     def write_events(self) -> None:
-        execute_rows(self.cx, "INSERT INTO event {rows}", self._events)
+        if self.by is None:
+            execute_rows(self.cx, _INSERT_EVENTS, self._events)
+        else:
+            signed = [(*event, self.by) for event in self._events]
+            execute_rows(self.cx, "INSERT INTO event {rows}", signed)
         self._events = []
 
 

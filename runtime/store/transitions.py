@@ -2,10 +2,13 @@
 
 scheduled ─┐
 blocked ───┼─▶ pending ─▶ running ─▶ succeeded
-paused ◀───┘     ▲  ▲        │
-                 │  └────────┤ put back, uncharged
-                 └ retrying ◀┼─▶ dead
-                             └─▶ cancelled, expired   (from every state that has not ended)
+paused ◀───┘    ▲ ▲ ▲        │
+                │ │ └────────┤ put back, uncharged
+                │ └ retrying ◀┤
+        retried └──── dead ◀──┤      dead ─▶ cancelled: discarded
+                              └─▶ cancelled, expired   (from every state that has not ended)
+
+What has ended stays as it is, but for a dead letter that a person retries or discards.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ LEGAL: frozenset[tuple[S | None, S]] = frozenset(
         (S.RUNNING, S.PENDING),
         (S.RUNNING, S.RETRYING),
         (S.RUNNING, S.DEAD),
+        (S.DEAD, S.PENDING),
+        (S.DEAD, S.CANCELLED),
         *((state, S.CANCELLED) for state in (*_WAITING, S.RUNNING)),
         *((state, S.EXPIRED) for state in (*_WAITING, S.RUNNING)),
     }

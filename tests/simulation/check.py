@@ -82,6 +82,7 @@ def _wrong_with_chains(rows: dict[str, Row], history: History) -> Iterator[str]:
         held_up = any(state is not TaskState.SUCCEEDED for state in upstream)
         if held_up and row.attempt:
             yield f"{row.id} ran, but waits for what is {upstream}"
+        held_up |= any(id in history.reopened for id in history.after.get(row.id, ()))
         if row.state is TaskState.CANCELLED and row.id not in history.cancelled and not held_up:
             yield f"{row.id} is cancelled and nobody asked for it"
 
@@ -104,6 +105,8 @@ def _wrong_with_events(cx: sqlite3.Connection, rows: dict[str, Row]) -> Iterator
             yield f"task {task}: {before} -> {after} by attempt {attempt}, when {due} was current"
         states[task], attempts[task] = after, due
         charged[task] = charged.get(task, 0) + (after in (TaskState.RETRYING, TaskState.DEAD))
+        if before is TaskState.DEAD and after is TaskState.PENDING:
+            charged[task] = 0  # somebody retried it
     for row in rows.values():
         if states.get(row.seq) is not row.state:
             yield f"{row.id} is {row.state}, the log says {states.get(row.seq)}"

@@ -28,7 +28,7 @@ from model.host import EngineHost
 from model.hosted import HostedEngine
 from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
-from runtime.store import endings, execution, intake, opening
+from runtime.store import deadletters, endings, execution, intake, opening
 from runtime.store.protocol import InsertLines, InsertTasks
 from runtime.store.transaction import Transaction
 
@@ -197,6 +197,10 @@ MUTANTS = {
         "_tell_blocked",
         "if upstream.state is not TaskState.SUCCEEDED:",
         "if False:",
+    ),
+    "a retried dead letter keeps its failures": Mutant(deadletters, "_retry", "failures = 0, ", ""),
+    "the attempts of a retried dead letter begin anew": Mutant(
+        deadletters, "_retry", "failures = 0, ", "failures = 0, attempt = 0, "
     ),
     "a suspect does not fly alone": Mutant(
         Batcher, "_send", "self._alone = trigger is Trigger.ALONE", "self._alone = False"

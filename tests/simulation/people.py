@@ -53,6 +53,10 @@ class History:
         self.answers: dict[str, Answer] = {}
         self.cancelled: set[str] = set()
         """Somebody asked to cancel these."""
+        self.reopened: set[str] = set()
+        """Somebody asked to retry or discard these when they were dead: their first end was not
+        their last.
+        """
         self.lines: dict[str, list[wire.JobLineEnded]] = {}
         """Lines of jobs, in the order they were told."""
         self.wanted_lines: dict[str, list[str]] = {}
@@ -60,6 +64,8 @@ class History:
         self.wrong: list[str] = []
 
     def answered(self, answer: Answer) -> None:
+        if answer.task.id in self.reopened:
+            return
         before = self.answers.setdefault(answer.task.id, answer)
         if before != answer:
             self.wrong.append(f"{answer.task.id}: told {before}, then {answer}")
@@ -71,6 +77,7 @@ class History:
 class Person:
     def __init__(self, universe: Universe, plan: Plan, name: str, history: History) -> None:
         self._rng = universe.rng(name)
+        self._mourning = universe.rng(f"{name} mourns")
         self._ids = universe.ids(name)
         self._plan = plan
         self._name = name
@@ -95,6 +102,8 @@ class Person:
                 if self._history.errands[id].who == self._name:
                     answer = await self._insist(lambda id=id: client.answer(id, wait=True))
                     self._history.answered(answer)
+                    if answer.task.state is TaskState.DEAD:
+                        await self._mourn(client, id)
         finally:
             await client.__aexit__(None, None, None)
         self.done = True
@@ -160,6 +169,30 @@ class Person:
         for task in reply.tasks:
             if not task.state.ended:
                 self._history.complain(f"{task.id} was cancelled and is {task.state}")
+
+    async def _mourn(self, client: Client, id: str) -> None:
+        """Look into a dead letter, and sometimes retry it or give it up."""
+        rng = self._mourning
+        letter = await self._insist(lambda: client.dead.show(id))
+        if len(letter.errors) < letter.failures:
+            self._history.complain(f"{id} failed {letter.failures} times: {letter.errors}")
+        listed = await self._insist(client.dead.list)
+        if id not in [each.message_id for each in listed]:
+            self._history.complain(f"{id} is dead and not in the list")
+        if id in self._history.expires_at or rng.random() < 0.4:
+            return
+        self._history.reopened.add(id)
+        self._history.answers.pop(id, None)
+        discard = rng.random() < 0.3
+        if discard:
+            self._history.cancelled.add(id)
+        for _ in range(rng.choice([1, 1, 2])):
+            call = client.dead.discard if discard else client.dead.retry
+            await self._insist(lambda call=call: call(id))
+        answer = await self._insist(lambda: client.answer(id, wait=True))
+        wanted = TaskState.CANCELLED if discard else TaskState.DEAD
+        if answer.task.state is not wanted:
+            self._history.complain(f"{id} was mourned and is {answer.task.state}")
 
     async def _stream(self, client: Client, errand: Errand) -> None:
         for prompt in errand.prompts:

@@ -259,12 +259,19 @@ class _Simulation:
         return bool(self._store.cx.execute(query).fetchone()[0])
 
     def _too_many_engines(self) -> Iterator[str]:
-        """Each start of a server costs one per replica, each fault one, each poison three."""
+        """Each start of a server costs one per replica, each fault one, each poison three, and one
+        more whenever somebody retries it.
+        """
         plan = self.plan
         poison = sum(any(mark in prompt for mark in POISON) for prompt in plan.prompts())
         # A server that dies forgets a death that was not recorded yet.
         bound = self._starts * (plan.replicas_max + poison)
-        bound += self._engine_faults + 3 * poison
+        retried = self._store.cx.execute(
+            "SELECT p.body FROM event e JOIN payload p ON p.task = e.task"
+            " WHERE e.from_state = 'dead' AND e.to_state = 'pending'"
+        ).fetchall()
+        retries = sum(any(mark in body for mark in POISON) for (body,) in retried)
+        bound += self._engine_faults + 3 * poison + retries
         if self._engines.launched > bound:
             yield f"{self._engines.launched} engines were started, {bound} can be explained"
 
