@@ -178,7 +178,7 @@ class HostedEngine(Generic[T]):
     async def run(self, started: Callable[[], None]) -> None:
         """One host process from start to death.
 
-        Raises HostDied when it is over, Excused when it died of a suspect that was in it alone,
+        Raises HostDied when it is over, Excused when it died while suspects were tried on it,
         Escalation when starting another one can't help.
         """
         self._state = HostState.LOADING
@@ -193,7 +193,7 @@ class HostedEngine(Generic[T]):
                 await self._receive(host)
         except* HostDied as deaths:
             self._last_error = str(deaths.exceptions[0])
-            on_trial = any(each.alone and each.ended is None for each in self._flights.values())
+            on_trial = any(each.trial and each.ended is None for each in self._flights.values())
             raise (Excused if on_trial else HostDied)(self._last_error) from None
         finally:
             await self._bury()

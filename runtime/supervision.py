@@ -49,8 +49,8 @@ class Mishap(Exception):
 
 
 class Excused(Mishap):
-    """A failure that says nothing about the child, such as the death of an engine on which a
-    suspect was tried alone: it is restarted at once and its breaker does not count it.
+    """A failure that says nothing about the child, such as the death of an engine on which
+    suspects were tried: it is restarted at once and its breaker does not count it.
     """
 
 

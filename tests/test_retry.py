@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from actors.policy.retry import SUSPECT_DEATHS, is_suspect, outcome
+from actors.policy.poison import SUSPECT_DEATHS
+from actors.policy.retry import outcome
 from autoglm.types import ErrorInfo, TaskState
 from model.engine import Completion, EngineRequest
 from model.flight import Flight, Lost
@@ -14,11 +15,9 @@ from runtime.store.protocol import ClaimedTask, Outcome
 RETRY = RetryConfig(max_attempts=3, base_ms=100, cap_ms=5_000)
 
 
-def ended(
-    how: Completion | Lost, *, failures: int = 0, deaths: int = 0, alone: bool = False
-) -> Outcome:
+def ended(how: Completion | Lost, *, failures: int = 0, deaths: int = 0, trial: int = 0) -> Outcome:
     task = ClaimedTask(7, "id", 4, failures, deaths, 5, 0, stream=False)
-    flight = Flight(EngineRequest("id", 4), task, alone=alone)
+    flight = Flight(EngineRequest("id", 4), task, trial=trial)
     flight.ended = how
     return outcome(flight, RETRY, draw=0.5)
 
@@ -62,20 +61,16 @@ def test_a_permanent_error_is_the_end_at_once() -> None:
     assert ended(error(permanent=True)).state is TaskState.DEAD
 
 
-def test_a_suspect_that_kills_the_engine_alone_is_poison() -> None:
-    seen = ended(Lost("killed"), deaths=SUSPECT_DEATHS, alone=True)
-    assert (seen.state, seen.charged) == (TaskState.DEAD, True)
+def test_a_suspect_that_kills_the_engine_alone_is_poison_and_the_evidence_is_kept() -> None:
+    seen = ended(Lost("Segmentation fault"), deaths=9, trial=1)
+    assert (seen.state, seen.charged, seen.died) == (TaskState.DEAD, True, True)
     assert seen.error is not None
     assert seen.error.code == "poison"
+    assert "10 deaths" in seen.error.message
+    assert "Segmentation fault" in seen.error.message
 
 
-@pytest.mark.parametrize(("deaths", "alone"), [(SUSPECT_DEATHS, False), (0, True)])
-def test_a_death_proves_nothing_unless_a_suspect_was_alone(deaths: int, alone: bool) -> None:
-    assert ended(Lost("killed"), deaths=deaths, alone=alone).state is TaskState.PENDING
-
-
-def test_a_task_is_a_suspect_after_two_deaths() -> None:
-    def with_deaths(deaths: int) -> ClaimedTask:
-        return ClaimedTask(7, "id", 4, 0, deaths, 5, 0, stream=False)
-
-    assert [is_suspect(with_deaths(deaths)) for deaths in range(4)] == [False, False, True, True]
+@pytest.mark.parametrize(("deaths", "trial"), [(SUSPECT_DEATHS, 0), (SUSPECT_DEATHS, 2), (0, 1)])
+def test_a_death_proves_nothing_unless_a_suspect_was_alone(deaths: int, trial: int) -> None:
+    seen = ended(Lost("killed"), deaths=deaths, trial=trial)
+    assert (seen.state, seen.charged, seen.died) == (TaskState.PENDING, False, True)

@@ -26,6 +26,7 @@ from actors import (
     scheduler,
     telling,
 )
+from actors.policy.poison import deaths_max
 from actors.policy.window import Window
 from actors.tree import Identity, Tree, World
 from autoglm import wire
@@ -259,12 +260,14 @@ class _Simulation:
         return bool(self._store.cx.execute(query).fetchone()[0])
 
     def _too_many_engines(self) -> Iterator[str]:
-        """Each start of a server costs one per replica, each fault one, each poison three."""
+        """Each start of a server costs one per replica, each fault one, and each poison what the
+        policy says.
+        """
         plan = self.plan
         poison = sum(any(mark in prompt for mark in POISON) for prompt in plan.prompts())
         # A server that dies forgets a death that was not recorded yet.
         bound = self._starts * (plan.replicas_max + poison)
-        bound += self._engine_faults + 3 * poison
+        bound += self._engine_faults + deaths_max(plan.config.engine.max_num_seqs) * poison
         if self._engines.launched > bound:
             yield f"{self._engines.launched} engines were started, {bound} can be explained"
 
