@@ -49,6 +49,11 @@ T = TypeVar("T")
 
 _RATE_WINDOW = 10  # readings that tokens_per_s is averaged over
 
+EXCUSES_MAX = 12
+"""Deaths of suspects in a row that are blamed on them, without an answer in between. Enough to find
+one poison among thousands; an engine that goes on dying then is not one that dies of its prompts.
+"""
+
 Launch = Callable[[], Awaitable[Host]]
 
 
@@ -107,6 +112,8 @@ class HostedEngine(Generic[T]):
         self._progress_at = 0.0
         """When the engine last did something: the watchdog's measure."""
         self._last_error: str | None = None
+        self._excuses = 0
+        """Deaths with suspects on trial since it last answered anything."""
 
     # ── for the batcher ──────────────────────────────────────────────────────────────────────
 
@@ -194,7 +201,10 @@ class HostedEngine(Generic[T]):
         except* HostDied as deaths:
             self._last_error = str(deaths.exceptions[0])
             on_trial = any(each.trial and each.ended is None for each in self._flights.values())
-            raise (Excused if on_trial else HostDied)(self._last_error) from None
+            if not on_trial or self._excuses >= EXCUSES_MAX:
+                raise HostDied(self._last_error) from None
+            self._excuses += 1
+            raise Excused(self._last_error, sound=self._excuses == 1) from None
         finally:
             await self._bury()
 
@@ -215,6 +225,8 @@ class HostedEngine(Generic[T]):
                     flight = self._flights.get(completion.id)
                     if flight and not flight.ended and flight.request.attempt == completion.attempt:
                         self._end(flight, completion)
+                    if completion.error is None:
+                        self._excuses = 0
                 self._tell()
             case Texts(pieces):
                 self._progress_at = self._clock.monotonic()

@@ -68,8 +68,9 @@ class Ward:
         self.seconds = 0.0
         """From the start until everything had ended."""
 
-    def run(self) -> None:
-        run_virtually(lambda _: self._main(), self._universe.loop)
+    def run(self, *, until_server_ends: bool = False) -> None:
+        main = self._until_server_ends if until_server_ends else self._main
+        run_virtually(lambda _: main(), self._universe.loop)
         self.rows = [
             Row(*row)
             for row in self._store.cx.execute(
@@ -108,6 +109,13 @@ class Ward:
                     del self._kill_at[0]
                     self._restart()
         self.seconds = self._universe.loop.time()
+
+    async def _until_server_ends(self) -> None:
+        await self._insert(self._prompts)
+        self._start()
+        assert self._server is not None
+        with anyio.fail_after(LIVENESS_S):
+            await self._universe.done(self._server)
 
     def _open_tasks(self) -> int:
         (count,) = self._store.cx.execute(
@@ -188,6 +196,23 @@ def test_poison_among_a_thousand_costs_twelve_restarts_at_most_and_no_innocent_a
     for_each_death_s = 0.4 + 0.2 + (3 if mark == HANG else 0)
     breaker_s = 10 * (poisons - 1)
     assert ward.seconds <= for_each_death_s * ward.restarts + breaker_s + 2
+
+
+def test_a_queue_full_of_poison_does_not_end_the_server(tmp_path: Path) -> None:
+    ward = Ward(4, tmp_path, config(64), prompts(400, 40, CRASH, random.Random(4)))
+    ward.run()
+    ward.check()
+    assert ward.starts == 1
+    assert ward.restarts <= deaths_max(64) * 40
+
+
+def test_an_engine_that_dies_of_everything_ends_the_server_and_not_the_queue(
+    tmp_path: Path,
+) -> None:
+    ward = Ward(0, tmp_path, config(8), prompts(1000, 1000, CRASH, random.Random(0)))
+    ward.run(until_server_ends=True)
+    assert sum(row.state == "dead" for row in ward.rows) < 40
+    assert all(row.failures == 0 for row in ward.rows if row.state != "dead")
 
 
 @pytest.mark.parametrize("number", range(30))
