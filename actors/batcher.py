@@ -12,6 +12,7 @@ the successor starts.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, assert_never
@@ -28,7 +29,7 @@ from actors.messages import (
     TasksStopped,
     WantTasks,
 )
-from actors.policy.retry import ABORTED, outcome
+from actors.policy.retry import ABORTED, outcome, timeout_s
 from actors.policy.staging import Batch, Staging
 from autoglm.types import ErrorInfo
 from model.engine import Completion, EngineRequest
@@ -108,8 +109,10 @@ class Batcher(Actor[BatcherMessage]):
         """Claimed, not in the engine yet."""
         self._dispatched: dict[int, Flight[ClaimedTask]] = {}
         """In the engine, by task number, in the order they were sent."""
-        self._deadlines: dict[int, float] = {}
-        """When an attempt has taken too long, by task number, in the same order."""
+        self._deadlines: list[tuple[float, int, int]] = []
+        """A heap of when attempts have taken too long, by task and attempt number; those that
+        have ended stay in it until they are at its head.
+        """
         self._to_record: list[Flight[ClaimedTask]] = []
         self._asked = 0
         """Tasks asked of the scheduler that have not come."""
@@ -125,7 +128,7 @@ class Batcher(Actor[BatcherMessage]):
                 self._to_record.append(flight)
                 continue
             self._dispatched[flight.task.seq] = flight
-            self._deadlines[flight.task.seq] = self._deadline()
+            self._limit(flight.task)
             self._staging.on_trial = self._staging.on_trial or flight.trial > 0
         held = frozenset((flight.task.seq, flight.task.attempt) for flight in engine.flights())
         done = await ask(self._persister, lambda reply: Commit(PutBack(self.name, held), reply))
@@ -195,14 +198,15 @@ class Batcher(Actor[BatcherMessage]):
         """End attempts that take too long, as failures of theirs."""
         now = self._clock.monotonic()
         while self._deadlines:
-            seq, deadline = next(iter(self._deadlines.items()))
+            deadline, seq, attempt = self._deadlines[0]
             flight = self._dispatched.get(seq)
-            if flight is not None and flight.ended is None and deadline > now:
+            runs = flight is not None and flight.ended is None and flight.task.attempt == attempt
+            if runs and deadline > now:
                 self._alarm.no_later_than(deadline)
                 return
-            del self._deadlines[seq]
-            if flight is not None and flight.ended is None:
-                limit = self._config.retry.attempt_timeout_s
+            heapq.heappop(self._deadlines)
+            if runs and flight is not None:
+                limit = timeout_s(flight.task, self._config.retry)
                 self._engine.time_out(flight, f"not answered within {limit:g} s")
 
     def _collect(self) -> None:
@@ -236,12 +240,10 @@ class Batcher(Actor[BatcherMessage]):
 
     def _send(self, batch: Batch) -> None:
         flights = [Flight(_request(task), task, trial=batch.trial) for task in batch.tasks]
-        deadline = self._deadline()
-        self._alarm.no_later_than(deadline)
         for flight in flights:
             self._dispatched[flight.task.seq] = flight
-            self._deadlines.pop(flight.task.seq, None)
-            self._deadlines[flight.task.seq] = deadline
+            self._limit(flight.task)
+        self._alarm.no_later_than(self._deadlines[0][0])
         self._engine.submit(flights)
         self._totals.batches += 1
         self._totals.requests += len(flights)
@@ -271,8 +273,10 @@ class Batcher(Actor[BatcherMessage]):
         outcomes = tuple(outcome(flight, retry, draw()) for flight in flights)
         await self._persister.put(Commit(RecordOutcomes(outcomes), reply))
 
-    def _deadline(self) -> float:
-        return self._clock.monotonic() + self._config.retry.attempt_timeout_s
+    def _limit(self, task: ClaimedTask) -> None:
+        """Its attempt begins, and may take so long."""
+        at = self._clock.monotonic() + timeout_s(task, self._config.retry)
+        heapq.heappush(self._deadlines, (at, task.seq, task.attempt))
 
 
 def _request(task: ClaimedTask) -> EngineRequest:

@@ -323,6 +323,23 @@ def test_an_attempt_that_takes_too_long_fails_and_is_charged() -> None:
     play(scene)
 
 
+def test_a_task_may_have_its_own_time_out_shorter_or_longer_than_the_others() -> None:
+    async def scene(stage: Stage) -> None:
+        endless = "p [[tokens:5000]]"
+        await stage.assign(
+            task(1, endless, attempt_timeout_s=20),
+            task(2, endless),
+            task(3, endless, attempt_timeout_s=1),
+        )
+        ended: list[tuple[float, int]] = []
+        while len(ended) < 3:
+            await stage.turn(0.1)
+            ended += [(round(stage.clock.monotonic()), each.seq) for each in await stage.outcomes()]
+        assert ended == [(1, 3), (5, 2), (20, 1)]
+
+    play(scene)
+
+
 def test_a_server_that_ends_gets_back_what_has_not_begun() -> None:
     async def scene(stage: Stage) -> None:
         await stage.assign(*(task(seq) for seq in range(1, 6)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actors.policy.poison import SUSPECT_DEATHS
 from actors.policy.retry import outcome
@@ -55,6 +57,30 @@ def test_a_failure_is_charged_and_waits_out_half_its_ceiling(failures: int) -> N
 def test_the_last_allowed_failure_is_the_end() -> None:
     seen = ended(error(), failures=2)
     assert (seen.state, seen.charged, seen.retry_in_ms) == (TaskState.DEAD, True, 0)
+
+
+@pytest.mark.parametrize(("max_attempts", "failures"), [(1, 0), (5, 4)])
+def test_a_task_may_have_its_own_number_of_attempts(max_attempts: int, failures: int) -> None:
+    def state(failures: int) -> TaskState:
+        task = ClaimedTask(7, "id", 4, failures, 0, 5, 0, stream=False, max_attempts=max_attempts)
+        flight = Flight(EngineRequest("id", 4), task)
+        flight.ended = error()
+        return outcome(flight, RETRY, draw=0.5).state
+
+    assert state(failures) is TaskState.DEAD
+    assert [state(fewer) for fewer in range(failures)] == [TaskState.RETRYING] * failures
+
+
+@given(st.integers(0, 60), st.floats(0, 1, exclude_max=True))
+def test_a_pause_is_drawn_evenly_from_nothing_to_a_ceiling_that_doubles_up_to_the_cap(
+    failures: int, draw: float
+) -> None:
+    patient = RetryConfig(max_attempts=100)
+    task = ClaimedTask(7, "id", 4, failures, 0, 5, 0, stream=False)
+    flight = Flight(EngineRequest("id", 4), task)
+    flight.ended = error()
+    pause_ms = outcome(flight, patient, draw).retry_in_ms
+    assert pause_ms == round(min(5_000, 100 * 2**failures) * draw)
 
 
 def test_a_permanent_error_is_the_end_at_once() -> None:

@@ -7,6 +7,8 @@
 | … with a suspect alone in it    | dead: see `actors.policy.poison`             | yes     |
 | permanent error                 | dead: the same request can't succeed         | yes     |
 | any other error, time-out       | retrying, after full jitter; dead at the max | yes     |
+
+The most failures and the longest attempt are the configuration's, unless the task has its own.
 """
 
 from __future__ import annotations
@@ -38,6 +40,11 @@ def outcome(flight: Flight[ClaimedTask], retry: RetryConfig, draw: float) -> Out
     return Outcome(task.seq, task.attempt, TaskState.SUCCEEDED, output, cost=cost)
 
 
+def timeout_s(task: ClaimedTask, retry: RetryConfig) -> float:
+    """How long an attempt of `task` may take."""
+    return retry.attempt_timeout_s if task.attempt_timeout_s is None else task.attempt_timeout_s
+
+
 def _lost(task: ClaimedTask, ended: Lost, trial: int) -> Outcome:
     if convicted(task.deaths, trial):
         error = ErrorInfo(
@@ -58,7 +65,7 @@ def _failed(
     draw: float,
 ) -> Outcome:
     failures = task.failures + 1
-    if permanent or failures >= retry.max_attempts:
+    if permanent or failures >= (task.max_attempts or retry.max_attempts):
         state, pause = TaskState.DEAD, 0
     else:
         state = TaskState.RETRYING
