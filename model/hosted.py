@@ -111,6 +111,10 @@ class HostedEngine(Generic[T]):
         self._rates: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
         self._progress_at = 0.0
         """When the engine last did something: the watchdog's measure."""
+        self._unheard = (0.0, 0.0)
+        """When it had last done something as the last request in it timed out, and for how long
+        it had been silent then.
+        """
         self._last_error: str | None = None
         self._excuses = 0
         """Deaths with suspects on trial since it last answered anything."""
@@ -121,7 +125,10 @@ class HostedEngine(Generic[T]):
         """Start these requests. Only while `info` is set."""
         assert self._state is HostState.READY, "submitted to an engine that is not ready"
         if not self._flying:
-            self._progress_at = self._clock.monotonic()
+            # Silence goes on where it was: an engine that lets all requests time out may hang.
+            heard_at, silent_s = self._unheard
+            silent_s = silent_s if heard_at == self._progress_at else 0.0
+            self._progress_at = self._clock.monotonic() - silent_s
         for flight in flights:
             known = self._flights.get(flight.request.id)
             assert not known or known.ended, "two attempts of one task at once"
@@ -154,6 +161,7 @@ class HostedEngine(Generic[T]):
             error = ErrorInfo("timeout", message)
             self._end(flight, Completion(request.id, request.attempt, error=error))
             self._send(Abort((request.id,)))
+            self._unheard = (self._progress_at, self._clock.monotonic() - self._progress_at)
 
     def flights(self) -> list[Flight[T]]:
         """All that is held here, running or ended, in the order they were submitted."""
@@ -283,6 +291,7 @@ class HostedEngine(Generic[T]):
         self.info = None
         self._state = HostState.DOWN
         self._load = EngineLoad()
+        self._unheard = (0.0, 0.0)
         self._rates.clear()
         for flight in self._flights.values():
             if flight.ended is None:

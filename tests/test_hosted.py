@@ -188,6 +188,35 @@ def test_suspects_excuse_no_engine_that_answers_nothing_any_more() -> None:
     play(scene)
 
 
+def test_an_engine_that_lets_every_request_time_out_is_found_to_hang() -> None:
+    async def scene(stage: Stage, group: anyio.abc.TaskGroup) -> None:
+        await stage.start(group)
+        for number in range(3):
+            await stage.clock.sleep(100)
+            (flight,) = stage.submit(f"{number}")
+            await stage.clock.sleep(4)
+            assert (stage.failure is None) == (number < 2)
+            stage.engine.time_out(flight, "too long")
+        assert stage.failure is not None
+        assert "hung" in describe(stage.failure)
+
+    play(scene)
+
+
+def test_an_engine_that_lets_some_requests_time_out_and_answers_others_does_not_hang() -> None:
+    async def scene(stage: Stage, group: anyio.abc.TaskGroup) -> None:
+        await stage.start(group)
+        for number in range(9):
+            (flight,) = stage.submit(f"{number}")
+            await stage.clock.sleep(4)
+            stage.engine.time_out(flight, "too long")
+            (other,) = stage.submit(f"other {number}")
+            await stage.host.say(Finished((Completion(other.request.id, 1, "text", "stop"),)))
+        assert stage.failure is None
+
+    play(scene)
+
+
 def test_the_next_host_starts_with_a_clean_slate() -> None:
     async def scene(stage: Stage, group: anyio.abc.TaskGroup) -> None:
         await stage.start(group)

@@ -79,6 +79,11 @@ class Ward:
         ]
 
     @property
+    def events(self) -> list[tuple[int, str]]:
+        """`(task, state)` of every transition, in order; tasks are numbered from 1."""
+        return self._store.cx.execute("SELECT task, to_state FROM event ORDER BY seq").fetchall()
+
+    @property
     def restarts(self) -> int:
         """Engines that were started beyond the first one of each replica and server."""
         return self._engines.launched - self.starts * self._config.engine.replicas
@@ -196,6 +201,23 @@ def test_poison_among_a_thousand_costs_twelve_restarts_at_most_and_no_innocent_a
     for_each_death_s = 0.4 + 0.2 + (3 if mark == HANG else 0)
     breaker_s = 10 * (poisons - 1)
     assert ward.seconds <= for_each_death_s * ward.restarts + breaker_s + 2
+
+
+def test_others_are_served_while_suspects_are_tried(tmp_path: Path) -> None:
+    everybody = prompts(1000, 0, CRASH, random.Random(0))
+    ward = Ward(0, tmp_path, config(256), [f"first {CRASH}", *everybody[1:]])
+    ward.run()
+    ward.check()
+    served = 0
+    served_at_deaths: list[int] = []
+    for number, state in ward.events:
+        served += state == "succeeded" and number > 256
+        if number == 1 and state == "pending":
+            served_at_deaths.append(served)
+    # It was handed in, two deaths made it a suspect, and the first trial came at once. Then each
+    # trial let others in, of whom there were 744 that had never been with it.
+    assert served_at_deaths[:4] == [0] * 4
+    assert served_at_deaths[4:7] == [256, 512, 744]
 
 
 def test_a_queue_full_of_poison_does_not_end_the_server(tmp_path: Path) -> None:
