@@ -12,7 +12,6 @@ on ends as `Lost`.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import Generic, TypeVar, assert_never
@@ -36,6 +35,7 @@ from model.frames import (
     decode_from_host,
     encode_in_parts,
 )
+from model.pulse import Pulse
 from runtime.actor import Statistics
 from runtime.channel import ChannelClosed
 from runtime.clock import Clock
@@ -46,8 +46,6 @@ from runtime.supervision import Escalation, Excused, Mishap
 
 log = logging.getLogger("autoglm.engine")
 T = TypeVar("T")
-
-_RATE_WINDOW = 10  # readings that tokens_per_s is averaged over
 
 EXCUSES_MAX = 12
 """Deaths of suspects in a row that are blamed on them, without an answer in between. Enough to find
@@ -107,14 +105,7 @@ class HostedEngine(Generic[T]):
         """Of these, those that ended since the batcher last looked."""
         self._outbox: list[ToHost] = []
         self._outbox_bell = Bell()
-        self._load = EngineLoad()
-        self._rates: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
-        self._progress_at = 0.0
-        """When the engine last did something: the watchdog's measure."""
-        self._unheard = (0.0, 0.0)
-        """When it had last done something as the last request in it timed out, and for how long
-        it had been silent then.
-        """
+        self._pulse = Pulse()
         self._last_error: str | None = None
         self._excuses = 0
         """Deaths with suspects on trial since it last answered anything."""
@@ -125,10 +116,7 @@ class HostedEngine(Generic[T]):
         """Start these requests. Only while `info` is set."""
         assert self._state is HostState.READY, "submitted to an engine that is not ready"
         if not self._flying:
-            # Silence goes on where it was: an engine that lets all requests time out may hang.
-            heard_at, silent_s = self._unheard
-            silent_s = silent_s if heard_at == self._progress_at else 0.0
-            self._progress_at = self._clock.monotonic() - silent_s
+            self._pulse.begins(self._clock.monotonic())
         for flight in flights:
             known = self._flights.get(flight.request.id)
             assert not known or known.ended, "two attempts of one task at once"
@@ -161,7 +149,7 @@ class HostedEngine(Generic[T]):
             error = ErrorInfo("timeout", message)
             self._end(flight, Completion(request.id, request.attempt, error=error))
             self._send(Abort((request.id,)))
-            self._unheard = (self._progress_at, self._clock.monotonic() - self._progress_at)
+            self._pulse.timed_out(self._clock.monotonic())
 
     def flights(self) -> list[Flight[T]]:
         """All that is held here, running or ended, in the order they were submitted."""
@@ -182,9 +170,9 @@ class HostedEngine(Generic[T]):
             state=self._state,
             pid=self._host.pid if self._host else None,
             info=self.info,
-            load=self._load,
+            load=self._pulse.load,
             flying=self._flying,
-            tokens_per_s=self._tokens_per_s(),
+            tokens_per_s=self._pulse.tokens_per_s(),
             last_error=self._last_error,
         )
 
@@ -228,7 +216,7 @@ class HostedEngine(Generic[T]):
     def _take(self, message: FromHost) -> None:
         match message:
             case Finished(completions):
-                self._progress_at = self._clock.monotonic()
+                self._pulse.heard(self._clock.monotonic())
                 for completion in completions:
                     flight = self._flights.get(completion.id)
                     if flight and not flight.ended and flight.request.attempt == completion.attempt:
@@ -237,10 +225,10 @@ class HostedEngine(Generic[T]):
                         self._excuses = 0
                 self._tell()
             case Texts(pieces):
-                self._progress_at = self._clock.monotonic()
+                self._pulse.heard(self._clock.monotonic())
                 self._on_text(pieces)
             case Reading(load):
-                self._note(load)
+                self._pulse.note(load, self._clock.monotonic())
             case Loaded(info):
                 log.info("%s: %s is ready with %d slots", self.name, info.model, info.slots)
                 self.info = info
@@ -253,13 +241,6 @@ class HostedEngine(Generic[T]):
                 raise HostDied(reason)
             case _:
                 assert_never(message)
-
-    def _note(self, load: EngineLoad) -> None:
-        now = self._clock.monotonic()
-        if load.tokens != self._load.tokens:
-            self._progress_at = now
-        self._load = load
-        self._rates.append((now, load.completion_tokens))
 
     async def _send_outbox(self, host: Host) -> None:
         while True:
@@ -282,7 +263,7 @@ class HostedEngine(Generic[T]):
         limit = self._config.watchdog_s
         while True:
             await self._clock.sleep(min(1.0, limit / 4))
-            idle = self._clock.monotonic() - self._progress_at
+            idle = self._pulse.silent_s(self._clock.monotonic())
             if self._flying and idle > limit:
                 raise HostDied(f"hung: requests run, but no token for {limit:g} s")
 
@@ -290,9 +271,7 @@ class HostedEngine(Generic[T]):
         host, self._host = self._host, None
         self.info = None
         self._state = HostState.DOWN
-        self._load = EngineLoad()
-        self._unheard = (0.0, 0.0)
-        self._rates.clear()
+        self._pulse = Pulse()
         for flight in self._flights.values():
             if flight.ended is None:
                 self._end(flight, Lost(self._last_error or "the engine was stopped"))
@@ -304,12 +283,6 @@ class HostedEngine(Generic[T]):
         flight.ended = ended
         self._flying -= 1
         self._ended.append(flight)
-
-    def _tokens_per_s(self) -> float:
-        if len(self._rates) < 2:
-            return 0.0
-        (began, before), (ended, after) = self._rates[0], self._rates[-1]
-        return max(0.0, (after - before) / (ended - began)) if ended > began else 0.0
 
     def _send(self, message: ToHost) -> None:
         self._outbox.append(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -106,13 +107,12 @@ class Ward:
         with anyio.fail_after(LIVENESS_S):
             for pause_s, prompts in self._later:
                 await anyio.sleep(pause_s)
-                await self._insert(prompts)
-                self._restart()  # it reads what is pending when it starts
+                await self._restart(prompts)
             while self._open_tasks():
                 await anyio.sleep(0.01)
                 if self._kill_at and self._engines.launched >= self._kill_at[0]:
                     del self._kill_at[0]
-                    self._restart()
+                    await self._restart()
         self.seconds = self._universe.loop.time()
 
     async def _until_server_ends(self) -> None:
@@ -128,7 +128,7 @@ class Ward:
         ).fetchone()
         return count
 
-    async def _insert(self, prompts: list[str]) -> None:
+    async def _insert(self, prompts: Sequence[str]) -> None:
         tasks = tuple(TaskSpec(self._ids.mint(), prompt=prompt) for prompt in prompts)
         await self._store.commit([InsertTasks(tasks)], self._universe.clock.wall_ms())
 
@@ -157,12 +157,13 @@ class Ward:
 
         self._server = universe.spawn(f"server#{number}", serve)
 
-    def _restart(self) -> None:
-        """kill -9, and start it again on what is on the disk."""
+    async def _restart(self, prompts: Sequence[str] = ()) -> None:
+        """kill -9, and start it again on what is on the disk, and these."""
         assert self._server is not None
         self._server.kill()
         self._store.die(self._folder / f"queue-{self.starts}.sqlite3", power_lost=False)
         self._store = self._open()
+        await self._insert(prompts)
         self._start()
 
 
