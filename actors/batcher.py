@@ -12,6 +12,7 @@ the successor starts.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, assert_never
@@ -28,8 +29,8 @@ from actors.messages import (
     TasksStopped,
     WantTasks,
 )
-from actors.policy.merge import Staged, Trigger, decide, prefix_order
-from actors.policy.retry import ABORTED, is_suspect, outcome
+from actors.policy.retry import ABORTED, outcome, timeout_s
+from actors.policy.staging import Batch, Staging
 from autoglm.types import ErrorInfo
 from model.engine import Completion, EngineRequest
 from model.flight import Flight
@@ -42,8 +43,6 @@ from runtime.mailbox import ActorDied, Answered, Mailbox, Signal, ask
 from runtime.store.protocol import ClaimedTask, PutBack, RecordOutcomes
 
 CAPACITY = 4096
-LOOKAHEAD = 0.25
-"""Tasks claimed beyond the engine's slots, as a share of them."""
 PATIENCE_S = 0.02
 """How soon to ask again where there was no room to ask."""
 HANDED_BACK = ErrorInfo(ABORTED, "handed back before it began")
@@ -106,17 +105,17 @@ class Batcher(Actor[BatcherMessage]):
         self._totals = totals
         self._alarm = Alarm(clock, Signal(mailbox.bell))
         self.alarms.append(self._alarm)
-        self._staged: list[Staged] = []
-        """Claimed, in order of rank, not in the engine yet."""
+        self._staging = Staging(config.batch)
+        """Claimed, not in the engine yet."""
         self._dispatched: dict[int, Flight[ClaimedTask]] = {}
         """In the engine, by task number, in the order they were sent."""
-        self._deadlines: dict[int, float] = {}
-        """When an attempt has taken too long, by task number, in the same order."""
+        self._deadlines: list[tuple[float, int, int]] = []
+        """A heap of when attempts have taken too long, by task and attempt number; those that
+        have ended stay in it until they are at its head.
+        """
         self._to_record: list[Flight[ClaimedTask]] = []
         self._asked = 0
         """Tasks asked of the scheduler that have not come."""
-        self._alone = False
-        """Whether what flies is one suspect that must stay alone."""
         self._draining = False
         self._term = totals.new_term()
 
@@ -129,8 +128,8 @@ class Batcher(Actor[BatcherMessage]):
                 self._to_record.append(flight)
                 continue
             self._dispatched[flight.task.seq] = flight
-            self._deadlines[flight.task.seq] = self._deadline()
-            self._alone = self._alone or flight.alone
+            self._limit(flight.task)
+            self._staging.on_trial = self._staging.on_trial or flight.trial > 0
         held = frozenset((flight.task.seq, flight.task.attempt) for flight in engine.flights())
         done = await ask(self._persister, lambda reply: Commit(PutBack(self.name, held), reply))
         if isinstance(done, Refused | ActorDied):
@@ -162,7 +161,7 @@ class Batcher(Actor[BatcherMessage]):
     def statistics(self) -> BatcherStatistics:
         totals = self._totals
         return BatcherStatistics(
-            len(self._staged),
+            len(self._staging),
             self._engine.flying,
             totals.batches,
             totals.requests,
@@ -178,12 +177,10 @@ class Batcher(Actor[BatcherMessage]):
             return
         now = self._clock.monotonic()
         self._asked = max(0, self._asked - len(tasks))
-        self._staged += [Staged(task, now) for task in tasks]
-        self._staged.sort(key=lambda staged: staged.order)
+        self._staging.add(tasks, now)
 
     def _on_stopped(self, seqs: tuple[int, ...]) -> None:
-        gone = set(seqs)
-        self._staged = [staged for staged in self._staged if staged.task.seq not in gone]
+        self._staging.remove(seqs)
         flights = [self._dispatched.pop(seq) for seq in seqs if seq in self._dispatched]
         self._engine.abort([flight.request.id for flight in flights])
 
@@ -201,14 +198,15 @@ class Batcher(Actor[BatcherMessage]):
         """End attempts that take too long, as failures of theirs."""
         now = self._clock.monotonic()
         while self._deadlines:
-            seq, deadline = next(iter(self._deadlines.items()))
+            deadline, seq, attempt = self._deadlines[0]
             flight = self._dispatched.get(seq)
-            if flight is not None and flight.ended is None and deadline > now:
+            runs = flight is not None and flight.ended is None and flight.task.attempt == attempt
+            if runs and deadline > now:
                 self._alarm.no_later_than(deadline)
                 return
-            del self._deadlines[seq]
-            if flight is not None and flight.ended is None:
-                limit = self._config.retry.attempt_timeout_s
+            heapq.heappop(self._deadlines)
+            if runs and flight is not None:
+                limit = timeout_s(flight.task, self._config.retry)
                 self._engine.time_out(flight, f"not answered within {limit:g} s")
 
     def _collect(self) -> None:
@@ -222,8 +220,7 @@ class Batcher(Actor[BatcherMessage]):
         """What the engine has not begun is for whoever has an engine first."""
         if self._asked and self._scheduler.put_nowait(DemandWithdrawn(self.name)):
             self._asked = 0
-        self._give_back([staged.task for staged in self._staged])
-        self._staged = []
+        self._give_back(self._staging.clear())
 
     def _give_back(self, tasks: Sequence[ClaimedTask]) -> None:
         for task in tasks:
@@ -232,45 +229,31 @@ class Batcher(Actor[BatcherMessage]):
             self._to_record.append(flight)
 
     def _dispatch(self) -> None:
-        engine, now = self._engine, self._clock.monotonic()
-        window_s = self._config.batch.window_ms / 1000
-        if engine.flying == 0:
-            self._alone = False
-        while self._staged and not self._alone:
-            size_max = self._config.batch.max_size or max(1, engine.free)
-            batch = decide(self._staged, engine.free, engine.flying, now, window_s, size_max)
-            if batch is None:
-                break
-            self._send(batch.trigger, batch.count)
-        if engine.free == 0 or self._alone:
-            for staged in self._staged:
-                staged.blocked = True
-        elif self._staged and not is_suspect(self._staged[0].task):
-            self._alarm.no_later_than(min(s.since for s in self._staged) + window_s)
+        info, staging = self._engine.info, self._staging
+        if info is None:
+            return
+        now = self._clock.monotonic()
+        while (batch := staging.next_batch(info.slots, self._engine.flying, now)) is not None:
+            self._send(batch)
+        if staging.wake_at is not None:
+            self._alarm.no_later_than(staging.wake_at)
 
-    def _send(self, trigger: Trigger, count: int) -> None:
-        tasks = [staged.task for staged in self._staged[:count]]
-        del self._staged[:count]
-        tasks.sort(key=prefix_order)
-        self._alone = trigger is Trigger.ALONE
-        flights = [Flight(_request(task), task, alone=self._alone) for task in tasks]
-        deadline = self._deadline()
-        self._alarm.no_later_than(deadline)
+    def _send(self, batch: Batch) -> None:
+        flights = [Flight(_request(task), task, trial=batch.trial) for task in batch.tasks]
         for flight in flights:
             self._dispatched[flight.task.seq] = flight
-            self._deadlines.pop(flight.task.seq, None)
-            self._deadlines[flight.task.seq] = deadline
+            self._limit(flight.task)
+        self._alarm.no_later_than(self._deadlines[0][0])
         self._engine.submit(flights)
         self._totals.batches += 1
-        self._totals.requests += count
-        self._totals.triggers[trigger] += 1
+        self._totals.requests += len(flights)
+        self._totals.triggers[batch.trigger] += 1
 
     def _ask_for_more(self) -> None:
         info = self._engine.info
         if info is None or self._draining:
             return
-        target = info.slots + max(1, int(info.slots * LOOKAHEAD))
-        want = target - len(self._staged) - self._engine.flying - self._asked
+        want = self._staging.room(info.slots) - self._engine.flying - self._asked
         if want <= 0:
             return
         if self._scheduler.put_nowait(WantTasks(self.name, self._term, want)):
@@ -290,8 +273,10 @@ class Batcher(Actor[BatcherMessage]):
         outcomes = tuple(outcome(flight, retry, draw()) for flight in flights)
         await self._persister.put(Commit(RecordOutcomes(outcomes), reply))
 
-    def _deadline(self) -> float:
-        return self._clock.monotonic() + self._config.retry.attempt_timeout_s
+    def _limit(self, task: ClaimedTask) -> None:
+        """Its attempt begins, and may take so long."""
+        at = self._clock.monotonic() + timeout_s(task, self._config.retry)
+        heapq.heappush(self._deadlines, (at, task.seq, task.attempt))
 
 
 def _request(task: ClaimedTask) -> EngineRequest:

@@ -9,6 +9,7 @@ Sockets and engines survive a restart of the core. Everything that is not the sa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -115,7 +116,8 @@ class Tree:
         Raises StoreError.
         """
         try:
-            await self._world.store.commit([PutBack(None)], self._wall.now_ms())
+            back = PutBack(None, pause_max_ms=math.ceil(self._config.retry.cap_ms))
+            await self._world.store.commit([back], self._wall.now_ms())
         except StoreDamaged as error:
             self.health.damaged(error)
             raise

@@ -23,7 +23,7 @@ import msgspec
 from autoglm.errors import UsageError
 from autoglm.ids import Ids
 from autoglm.jsonline import BadLine, parse_object
-from autoglm.spec import check, messages_of, moment_ms
+from autoglm.spec import check, messages_of, moment_ms, span_s
 from autoglm.text import one_line
 from autoglm.types import PRIORITY_DEFAULT, ErrorInfo, Sampling, TaskSpec
 from autoglm.wire import JobLine
@@ -46,6 +46,8 @@ class _Extras(msgspec.Struct, frozen=True):
     key: str | None = None
     deadline: float | str | None = None
     expires: float | str | None = None
+    max_attempts: int | None = None
+    attempt_timeout: float | str | None = None
 
 
 _PROMPTS = ("body", "messages", "prompt", "input")
@@ -164,6 +166,8 @@ class LineParser:
             key=f"{self._job}:{number}" if key is None else key,
             deadline_at=moment_ms("deadline", extras.deadline, now_ms),
             expires_at=moment_ms("expires", extras.expires, now_ms),
+            max_attempts=extras.max_attempts,
+            attempt_timeout_s=span_s("attempt_timeout", extras.attempt_timeout),
             **content,
         )
         check(spec)

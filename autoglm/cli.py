@@ -179,6 +179,16 @@ def _add_submit(subparsers: Subparsers[Parser]) -> None:
     )
     parser.add_argument("--deadline", type=_duration, metavar="2h", help="hurry as this draws near")
     parser.add_argument("--expires", type=_duration, metavar="1d", help="give up after this")
+    parser.add_argument(
+        "--max-attempts", type=int, metavar="N", help="failures that end it for good"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_duration,
+        metavar="30s",
+        dest="attempt_timeout",
+        help="what one attempt may take",
+    )
 
 
 def _add_get(subparsers: Subparsers[Parser]) -> None:

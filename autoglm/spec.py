@@ -29,6 +29,9 @@ NAME_CHARS_MAX = 200
 STOPS_MAX = 16
 AFTER_MAX = 4096
 """Tasks that one task may wait for: each is looked up when it is stored."""
+ATTEMPTS_MAX = 1000
+TIMEOUT_S_MAX = 10**9
+"""Some thirty years: for a time-out that never comes."""
 TIME_MS_MAX = 2**53
 """Far beyond any date, and exact in every language's numbers."""
 
@@ -51,7 +54,9 @@ class TaskOptions(TypedDict, total=False):
     """What may be said about a task besides its prompt; all of it is optional.
 
     `deadline` and `expires` are from now, in seconds or words such as `"2h"`. `system` is put
-    before the messages. `sampling` carries the rarer settings; those named here win over it.
+    before the messages. `attempt_timeout`, also in seconds or words, is what one attempt may take,
+    and after `max_attempts` failures there is no other; the server's own limits if not given.
+    `sampling` carries the rarer settings; those named here win over it.
     `stream` says that somebody will follow the answer as it is written.
     """
 
@@ -63,6 +68,8 @@ class TaskOptions(TypedDict, total=False):
     after: Iterable[str]
     deadline: float | str | None
     expires: float | str | None
+    max_attempts: int | None
+    attempt_timeout: float | str | None
     system: str | None
     max_tokens: int | None
     temperature: float | None
@@ -86,6 +93,8 @@ def task_spec(
     after: Iterable[str] = (),
     deadline: float | str | None = None,
     expires: float | str | None = None,
+    max_attempts: int | None = None,
+    attempt_timeout: float | str | None = None,
     system: str | None = None,
     max_tokens: int | None = None,
     temperature: float | None = None,
@@ -116,6 +125,8 @@ def task_spec(
         deadline_at=moment_ms("deadline", deadline, now_ms),
         expires_at=moment_ms("expires", expires, now_ms),
         stream=stream,
+        max_attempts=max_attempts,
+        attempt_timeout_s=span_s("attempt_timeout", attempt_timeout),
     )
     check(spec)
     return spec
@@ -134,10 +145,16 @@ def messages_of(prompt: Prompt, system: str | None = None) -> tuple[Message, ...
 
 def moment_ms(option: str, duration: float | str | None, now_ms: int) -> int | None:
     """The moment that lies `duration` from `now_ms`. Raises InvalidRequest naming the option."""
+    seconds = span_s(option, duration)
+    return None if seconds is None else now_ms + round(seconds * 1000)
+
+
+def span_s(option: str, duration: float | str | None) -> float | None:
+    """The seconds that `duration` says. Raises InvalidRequest naming the option."""
     if duration is None:
         return None
     try:
-        return now_ms + round(duration_s(duration) * 1000)
+        return duration_s(duration)
     except UsageError as error:
         raise InvalidRequest(f"{option}: {error}") from None
 
@@ -159,6 +176,11 @@ def check(spec: TaskSpec) -> None:
         value = getattr(spec, field)
         if value is not None and not 0 <= value <= TIME_MS_MAX:
             raise InvalidRequest(f"{field} {value} is no time in Unix milliseconds")
+    attempts, timeout_s = spec.max_attempts, spec.attempt_timeout_s
+    if attempts is not None and not 1 <= attempts <= ATTEMPTS_MAX:
+        raise InvalidRequest(f"max_attempts {attempts}: from 1 to {ATTEMPTS_MAX}")
+    if timeout_s is not None and not 0 < timeout_s <= TIMEOUT_S_MAX:  # NaN is within nothing
+        raise InvalidRequest(f"attempt_timeout_s {timeout_s}: above 0 to {TIMEOUT_S_MAX} seconds")
     _check_sampling(spec.sampling)
 
 

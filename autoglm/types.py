@@ -112,6 +112,10 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """Hard: a task that has not ended by then ends as `expired`."""
     stream: bool = False
     """Chunks are wanted while it runs."""
+    max_attempts: int | None = None
+    """Failures after which it is dead; None: the server's `retry.max_attempts`."""
+    attempt_timeout_s: float | None = None
+    """How long one attempt may take; None: the server's `retry.attempt_timeout_s`."""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):

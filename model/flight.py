@@ -20,11 +20,13 @@ class Lost(msgspec.Struct, frozen=True):
 class Flight(Generic[T]):
     """One request in the engine, with the task it is for and, once it is over, how it ended."""
 
-    __slots__ = ("alone", "ended", "request", "task")
+    __slots__ = ("ended", "request", "task", "trial")
 
-    def __init__(self, request: EngineRequest, task: T, *, alone: bool = False) -> None:
+    def __init__(self, request: EngineRequest, task: T, *, trial: int = 0) -> None:
         self.request = request
         self.task = task
-        self.alone = alone
-        """A suspect: nothing else is in the engine while it runs."""
+        self.trial = trial
+        """How many suspects it was sent with, itself included, while nothing else is in the
+        engine; 0: it is not on trial.
+        """
         self.ended: Completion | Lost | None = None

@@ -12,7 +12,6 @@ on ends as `Lost`.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import Generic, TypeVar, assert_never
@@ -36,6 +35,7 @@ from model.frames import (
     decode_from_host,
     encode_in_parts,
 )
+from model.pulse import Pulse
 from runtime.actor import Statistics
 from runtime.channel import ChannelClosed
 from runtime.clock import Clock
@@ -47,7 +47,10 @@ from runtime.supervision import Escalation, Excused, Mishap
 log = logging.getLogger("autoglm.engine")
 T = TypeVar("T")
 
-_RATE_WINDOW = 10  # readings that tokens_per_s is averaged over
+EXCUSES_MAX = 12
+"""Deaths of suspects in a row that are blamed on them, without an answer in between. Enough to find
+one poison among thousands; an engine that goes on dying then is not one that dies of its prompts.
+"""
 
 Launch = Callable[[], Awaitable[Host]]
 
@@ -102,11 +105,10 @@ class HostedEngine(Generic[T]):
         """Of these, those that ended since the batcher last looked."""
         self._outbox: list[ToHost] = []
         self._outbox_bell = Bell()
-        self._load = EngineLoad()
-        self._rates: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
-        self._progress_at = 0.0
-        """When the engine last did something: the watchdog's measure."""
+        self._pulse = Pulse()
         self._last_error: str | None = None
+        self._excuses = 0
+        """Deaths with suspects on trial since it last answered anything."""
 
     # ── for the batcher ──────────────────────────────────────────────────────────────────────
 
@@ -114,7 +116,7 @@ class HostedEngine(Generic[T]):
         """Start these requests. Only while `info` is set."""
         assert self._state is HostState.READY, "submitted to an engine that is not ready"
         if not self._flying:
-            self._progress_at = self._clock.monotonic()
+            self._pulse.begins(self._clock.monotonic())
         for flight in flights:
             known = self._flights.get(flight.request.id)
             assert not known or known.ended, "two attempts of one task at once"
@@ -147,6 +149,7 @@ class HostedEngine(Generic[T]):
             error = ErrorInfo("timeout", message)
             self._end(flight, Completion(request.id, request.attempt, error=error))
             self._send(Abort((request.id,)))
+            self._pulse.timed_out(self._clock.monotonic())
 
     def flights(self) -> list[Flight[T]]:
         """All that is held here, running or ended, in the order they were submitted."""
@@ -167,9 +170,9 @@ class HostedEngine(Generic[T]):
             state=self._state,
             pid=self._host.pid if self._host else None,
             info=self.info,
-            load=self._load,
+            load=self._pulse.load,
             flying=self._flying,
-            tokens_per_s=self._tokens_per_s(),
+            tokens_per_s=self._pulse.tokens_per_s(),
             last_error=self._last_error,
         )
 
@@ -178,7 +181,7 @@ class HostedEngine(Generic[T]):
     async def run(self, started: Callable[[], None]) -> None:
         """One host process from start to death.
 
-        Raises HostDied when it is over, Excused when it died of a suspect that was in it alone,
+        Raises HostDied when it is over, Excused when it died while suspects were tried on it,
         Escalation when starting another one can't help.
         """
         self._state = HostState.LOADING
@@ -193,8 +196,11 @@ class HostedEngine(Generic[T]):
                 await self._receive(host)
         except* HostDied as deaths:
             self._last_error = str(deaths.exceptions[0])
-            on_trial = any(each.alone and each.ended is None for each in self._flights.values())
-            raise (Excused if on_trial else HostDied)(self._last_error) from None
+            on_trial = any(each.trial and each.ended is None for each in self._flights.values())
+            if not on_trial or self._excuses >= EXCUSES_MAX:
+                raise HostDied(self._last_error) from None
+            self._excuses += 1
+            raise Excused(self._last_error, sound=self._excuses == 1) from None
         finally:
             await self._bury()
 
@@ -210,17 +216,19 @@ class HostedEngine(Generic[T]):
     def _take(self, message: FromHost) -> None:
         match message:
             case Finished(completions):
-                self._progress_at = self._clock.monotonic()
+                self._pulse.heard(self._clock.monotonic())
                 for completion in completions:
                     flight = self._flights.get(completion.id)
                     if flight and not flight.ended and flight.request.attempt == completion.attempt:
                         self._end(flight, completion)
+                    if completion.error is None:
+                        self._excuses = 0
                 self._tell()
             case Texts(pieces):
-                self._progress_at = self._clock.monotonic()
+                self._pulse.heard(self._clock.monotonic())
                 self._on_text(pieces)
             case Reading(load):
-                self._note(load)
+                self._pulse.note(load, self._clock.monotonic())
             case Loaded(info):
                 log.info("%s: %s is ready with %d slots", self.name, info.model, info.slots)
                 self.info = info
@@ -233,13 +241,6 @@ class HostedEngine(Generic[T]):
                 raise HostDied(reason)
             case _:
                 assert_never(message)
-
-    def _note(self, load: EngineLoad) -> None:
-        now = self._clock.monotonic()
-        if load.tokens != self._load.tokens:
-            self._progress_at = now
-        self._load = load
-        self._rates.append((now, load.completion_tokens))
 
     async def _send_outbox(self, host: Host) -> None:
         while True:
@@ -262,7 +263,7 @@ class HostedEngine(Generic[T]):
         limit = self._config.watchdog_s
         while True:
             await self._clock.sleep(min(1.0, limit / 4))
-            idle = self._clock.monotonic() - self._progress_at
+            idle = self._pulse.silent_s(self._clock.monotonic())
             if self._flying and idle > limit:
                 raise HostDied(f"hung: requests run, but no token for {limit:g} s")
 
@@ -270,8 +271,7 @@ class HostedEngine(Generic[T]):
         host, self._host = self._host, None
         self.info = None
         self._state = HostState.DOWN
-        self._load = EngineLoad()
-        self._rates.clear()
+        self._pulse = Pulse()
         for flight in self._flights.values():
             if flight.ended is None:
                 self._end(flight, Lost(self._last_error or "the engine was stopped"))
@@ -283,12 +283,6 @@ class HostedEngine(Generic[T]):
         flight.ended = ended
         self._flying -= 1
         self._ended.append(flight)
-
-    def _tokens_per_s(self) -> float:
-        if len(self._rates) < 2:
-            return 0.0
-        (began, before), (ended, after) = self._rates[0], self._rates[-1]
-        return max(0.0, (after - before) / (ended - began)) if ended > began else 0.0
 
     def _send(self, message: ToHost) -> None:
         self._outbox.append(message)

@@ -49,9 +49,15 @@ class Mishap(Exception):
 
 
 class Excused(Mishap):
-    """A failure that says nothing about the child, such as the death of an engine on which a
-    suspect was tried alone: it is restarted at once and its breaker does not count it.
+    """A failure that says nothing about the child, such as the death of an engine on which
+    suspects were tried: it is restarted at once and its breaker does not count it.
+
+    `sound`: it has done well since it failed last, so earlier failures are explained too.
     """
+
+    def __init__(self, message: str, *, sound: bool = False) -> None:
+        super().__init__(message)
+        self.sound = sound
 
 
 class ChildSpec(msgspec.Struct, frozen=True):
@@ -203,8 +209,11 @@ class Supervisor:
         now = self._clock.monotonic()
         if begun and now - begun[0] >= child.spec.breaker.stable_s:
             child.breaker.settled()
-        if _find(error, Excused) is None:
+        excused = _find(error, Excused)
+        if excused is None:
             child.breaker.failed(now, self._rng.random())
+        elif excused.sound:
+            child.breaker.settled()
         child.last_error = describe(error)
         told = None if _find(error, Mishap) else error
         log.warning("%s failed: %s", child.spec.name, child.last_error, exc_info=told)

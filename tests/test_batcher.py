@@ -241,13 +241,32 @@ def test_a_death_puts_everything_back_and_withdraws_the_demand() -> None:
     play(scene)
 
 
-def test_a_suspect_runs_alone_and_nothing_joins_it() -> None:
+def test_suspects_are_tried_half_of_the_slots_at_a_time_and_nobody_joins_them() -> None:
     async def scene(stage: Stage) -> None:
-        await stage.assign(task(1, deaths=2, prompt="p [[tokens:2]]"), task(2))
-        assert stage.triggers() == {"alone": 1}
-        assert stage.engine.flying == 1
-        await stage.turn(0.05)
-        assert stage.triggers() == {"alone": 1, "idle": 1}
+        await stage.assign(*(task(seq, deaths=2, prompt="p [[tokens:4]]") for seq in (1, 2, 3)))
+        await stage.turn(0.011)
+        assert stage.triggers() == {"trial": 1}
+        assert stage.engine.flying == 2
+        await stage.assign(task(4, priority=0))
+        await stage.turn(0.02)
+        assert stage.engine.flying == 2
+        await stage.turn(0.02)
+        assert stage.triggers() == {"trial": 1, "idle": 1}
+
+    play(scene)
+
+
+def test_a_death_on_trial_halves_the_company_and_blames_nobody_for_it() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(*(task(seq, deaths=2) for seq in (1, 2)))
+        await stage.turn(0.011)
+        assert stage.process is not None
+        stage.process.kill()
+        await stage.turn(0.01)
+        found = await stage.outcomes()
+        assert [(each.state, each.died, each.charged) for each in found] == [
+            (TaskState.PENDING, True, False)
+        ] * 2
 
     play(scene)
 
@@ -255,6 +274,7 @@ def test_a_suspect_runs_alone_and_nothing_joins_it() -> None:
 def test_a_suspect_stays_alone_across_a_restart() -> None:
     async def scene(stage: Stage) -> None:
         await stage.assign(task(1, deaths=2))
+        await stage.turn(0.011)
         await stage.stop()
         await stage.start()
         await stage.assign(task(2))
@@ -272,7 +292,7 @@ def test_a_suspect_that_waits_for_its_turn_keeps_nobody_busy() -> None:
         await stage.turn(0.4)
         assert stage.universe.loop.steps - before < 600
         await stage.turn(0.2)
-        assert stage.triggers() == {"idle": 1, "alone": 1}
+        assert stage.triggers() == {"idle": 1, "trial": 1}
 
     play(scene)
 
@@ -299,6 +319,23 @@ def test_an_attempt_that_takes_too_long_fails_and_is_charged() -> None:
         assert (outcome.state, outcome.charged) == (TaskState.RETRYING, True)
         assert outcome.error is not None
         assert outcome.error.code == "timeout"
+
+    play(scene)
+
+
+def test_a_task_may_have_its_own_time_out_shorter_or_longer_than_the_others() -> None:
+    async def scene(stage: Stage) -> None:
+        endless = "p [[tokens:5000]]"
+        await stage.assign(
+            task(1, endless, attempt_timeout_s=20),
+            task(2, endless),
+            task(3, endless, attempt_timeout_s=1),
+        )
+        ended: list[tuple[float, int]] = []
+        while len(ended) < 3:
+            await stage.turn(0.1)
+            ended += [(round(stage.clock.monotonic()), each.seq) for each in await stage.outcomes()]
+        assert ended == [(1, 3), (5, 2), (20, 1)]
 
     play(scene)
 

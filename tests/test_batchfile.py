@@ -120,6 +120,8 @@ def test_a_key_and_a_custom_id_of_its_own_win_over_the_task_id() -> None:
 
 
 def test_times_are_from_now() -> None:
+    task = task_of({"prompt": "Hi", "max_attempts": 5, "attempt_timeout": "30s"})
+    assert (task.max_attempts, task.attempt_timeout_s) == (5, 30)
     task = task_of({"prompt": "Hi", "deadline": "2h", "expires": 90})
     assert task.deadline_at == NOW_MS + 7_200_000
     assert task.expires_at == NOW_MS + 90_000
@@ -181,6 +183,8 @@ REFUSED: list[tuple[bytes | dict[str, Any], str, str]] = [
     ({"prompt": "a", "key": "k" * 201}, "invalid_value", "key"),
     ({"prompt": "a", "deadline": "soon"}, "invalid_value", "deadline"),
     ({"prompt": "a", "expires": -1}, "invalid_value", "expires"),
+    ({"prompt": "a", "max_attempts": 0}, "invalid_value", "max_attempts"),
+    ({"prompt": "a", "attempt_timeout": "0s"}, "invalid_value", "attempt_timeout"),
     ({"prompt": "a", "system": 1}, "invalid_value", "system"),
     ({"input": "a", "task_id": 1.5}, "invalid_value", "task_id"),
     ({"input": "a", "task_id": True}, "invalid_value", "task_id"),

@@ -83,6 +83,8 @@ def test_any_other_priority_is_refused(priority: str, capsys: pytest.CaptureFixt
 def test_durations_are_in_seconds_or_words() -> None:
     arguments = parse("submit", "x", "--deadline", "2h", "--expires", "90")
     assert (arguments.deadline, arguments.expires) == (7200, 90)
+    arguments = parse("submit", "x", "--timeout", "30s", "--max-attempts", "5")
+    assert (arguments.attempt_timeout, arguments.max_attempts) == (30, 5)
 
 
 def test_what_is_no_duration_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from model.frames import (
     decode_to_host,
     encode,
 )
-from model.hosted import HostedEngine, HostState
+from model.hosted import EXCUSES_MAX, HostedEngine, HostState
 from runtime.channel import Channel
 from runtime.config import EngineConfig
 from runtime.process import Host
@@ -94,8 +94,8 @@ class Stage:
         if loaded:
             await self.host.say(Loaded(EngineInfo("m", slots=2, max_model_len=100)))
 
-    def submit(self, *ids: str, alone: bool = False, attempt: int = 1) -> list[Flight[str]]:
-        flights = [Flight(EngineRequest(id, attempt), f"task {id}", alone=alone) for id in ids]
+    def submit(self, *ids: str, trial: int = 0, attempt: int = 1) -> list[Flight[str]]:
+        flights = [Flight(EngineRequest(id, attempt), f"task {id}", trial=trial) for id in ids]
         self.engine.submit(flights)
         return flights
 
@@ -159,11 +159,60 @@ def test_a_death_ends_what_was_in_it_as_lost() -> None:
 def test_the_death_of_a_suspect_on_trial_is_excused() -> None:
     async def scene(stage: Stage, group: anyio.abc.TaskGroup) -> None:
         await stage.start(group)
-        (flight,) = stage.submit("a", alone=True)
+        (flight,) = stage.submit("a", trial=1)
         await stage.host.say(Failed("illegal instruction"))
         assert flight.ended == Lost("illegal instruction")
         assert stage.failure is not None
         assert describe(stage.failure) == "Excused: illegal instruction"
+
+    play(scene)
+
+
+def test_suspects_excuse_no_engine_that_answers_nothing_any_more() -> None:
+    async def scene(stage: Stage, group: anyio.abc.TaskGroup) -> None:
+        async def die() -> str:
+            await stage.start(group)
+            (flight,) = stage.submit("a", trial=1)
+            await stage.host.say(Failed("gone"))
+            stage.engine.release(flight)
+            assert stage.failure is not None
+            return describe(stage.failure)
+
+        said = [await die() for _ in range(EXCUSES_MAX + 1)]
+        assert said == ["Excused: gone"] * EXCUSES_MAX + ["HostDied: gone"]
+        await stage.start(group)
+        stage.submit("b")
+        await stage.host.say(Finished((Completion("b", 1, "text", "stop"),)), Failed("gone"))
+        assert await die() == "Excused: gone"
+
+    play(scene)
+
+
+def test_an_engine_that_lets_every_request_time_out_is_found_to_hang() -> None:
+    async def scene(stage: Stage, group: anyio.abc.TaskGroup) -> None:
+        await stage.start(group)
+        for number in range(3):
+            await stage.clock.sleep(100)
+            (flight,) = stage.submit(f"{number}")
+            await stage.clock.sleep(4)
+            assert (stage.failure is None) == (number < 2)
+            stage.engine.time_out(flight, "too long")
+        assert stage.failure is not None
+        assert "hung" in describe(stage.failure)
+
+    play(scene)
+
+
+def test_an_engine_that_lets_some_requests_time_out_and_answers_others_does_not_hang() -> None:
+    async def scene(stage: Stage, group: anyio.abc.TaskGroup) -> None:
+        await stage.start(group)
+        for number in range(9):
+            (flight,) = stage.submit(f"{number}")
+            await stage.clock.sleep(4)
+            stage.engine.time_out(flight, "too long")
+            (other,) = stage.submit(f"other {number}")
+            await stage.host.say(Finished((Completion(other.request.id, 1, "text", "stop"),)))
+        assert stage.failure is None
 
     play(scene)
 

@@ -6,17 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.policy.merge import Dispatch, Staged, Trigger, decide, prefix_order
-from actors.policy.retry import is_suspect
 from autoglm.types import Message
 from runtime.store.protocol import ClaimedTask
 
 WINDOW_S = 0.01
 
 
-def staged(
-    since: float = 0.0, *, priority: int = 5, deaths: int = 0, blocked: bool = False
-) -> Staged:
-    task = ClaimedTask(1, "id", 1, 0, deaths, priority, 0, stream=False)
+def staged(since: float = 0.0, *, priority: int = 5, blocked: bool = False) -> Staged:
+    task = ClaimedTask(1, "id", 1, 0, 0, priority, 0, stream=False)
     return Staged(task, since, blocked)
 
 
@@ -53,22 +50,11 @@ def test_nothing_goes_into_a_full_engine() -> None:
     assert decision(staged(), free=0, flying=0, now=9) is None
 
 
-def test_a_suspect_waits_until_it_is_alone() -> None:
-    suspect = staged(deaths=2)
-    assert decision(suspect, staged(), flying=1, now=9) is None
-    assert decision(suspect, staged(), flying=0) == Dispatch(Trigger.ALONE, 1)
-
-
-def test_those_before_a_suspect_go_without_it() -> None:
-    assert decision(staged(), staged(deaths=2), staged(), flying=0) == Dispatch(Trigger.IDLE, 1)
-
-
 REQUESTS = st.lists(
     st.builds(
         staged,
         st.floats(0, 1),
         priority=st.integers(0, 9),
-        deaths=st.integers(0, 3),
         blocked=st.booleans(),
     ),
     max_size=12,
@@ -76,16 +62,11 @@ REQUESTS = st.lists(
 
 
 @given(REQUESTS, st.integers(0, 8), st.integers(0, 8), st.floats(0, 2), st.integers(1, 8))
-def test_a_batch_fits_and_never_mixes_a_suspect_with_anything(
+def test_a_batch_fits(
     requests: list[Staged], free: int, flying: int, now: float, size_max: int
 ) -> None:
     sent = decide(requests, free, flying, now, WINDOW_S, size_max)
-    if sent is None:
-        return
-    head = requests[: sent.count]
-    assert 1 <= sent.count <= min(free, size_max, len(requests))
-    if any(is_suspect(each.task) for each in head):
-        assert (sent.trigger, sent.count, flying) == (Trigger.ALONE, 1, 0)
+    assert sent is None or 1 <= sent.count <= min(free, size_max, len(requests))
 
 
 @given(REQUESTS, st.integers(1, 8), st.integers(1, 8))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from actors.policy.retry import SUSPECT_DEATHS, is_suspect, outcome
+from actors.policy.poison import SUSPECT_DEATHS
+from actors.policy.retry import outcome
 from autoglm.types import ErrorInfo, TaskState
 from model.engine import Completion, EngineRequest
 from model.flight import Flight, Lost
@@ -14,11 +17,9 @@ from runtime.store.protocol import ClaimedTask, Outcome
 RETRY = RetryConfig(max_attempts=3, base_ms=100, cap_ms=5_000)
 
 
-def ended(
-    how: Completion | Lost, *, failures: int = 0, deaths: int = 0, alone: bool = False
-) -> Outcome:
+def ended(how: Completion | Lost, *, failures: int = 0, deaths: int = 0, trial: int = 0) -> Outcome:
     task = ClaimedTask(7, "id", 4, failures, deaths, 5, 0, stream=False)
-    flight = Flight(EngineRequest("id", 4), task, alone=alone)
+    flight = Flight(EngineRequest("id", 4), task, trial=trial)
     flight.ended = how
     return outcome(flight, RETRY, draw=0.5)
 
@@ -58,24 +59,44 @@ def test_the_last_allowed_failure_is_the_end() -> None:
     assert (seen.state, seen.charged, seen.retry_in_ms) == (TaskState.DEAD, True, 0)
 
 
+@pytest.mark.parametrize(("max_attempts", "failures"), [(1, 0), (5, 4)])
+def test_a_task_may_have_its_own_number_of_attempts(max_attempts: int, failures: int) -> None:
+    def state(failures: int) -> TaskState:
+        task = ClaimedTask(7, "id", 4, failures, 0, 5, 0, stream=False, max_attempts=max_attempts)
+        flight = Flight(EngineRequest("id", 4), task)
+        flight.ended = error()
+        return outcome(flight, RETRY, draw=0.5).state
+
+    assert state(failures) is TaskState.DEAD
+    assert [state(fewer) for fewer in range(failures)] == [TaskState.RETRYING] * failures
+
+
+@given(st.integers(0, 60), st.floats(0, 1, exclude_max=True))
+def test_a_pause_is_drawn_evenly_from_nothing_to_a_ceiling_that_doubles_up_to_the_cap(
+    failures: int, draw: float
+) -> None:
+    patient = RetryConfig(max_attempts=100)
+    task = ClaimedTask(7, "id", 4, failures, 0, 5, 0, stream=False)
+    flight = Flight(EngineRequest("id", 4), task)
+    flight.ended = error()
+    pause_ms = outcome(flight, patient, draw).retry_in_ms
+    assert pause_ms == round(min(5_000, 100 * 2**failures) * draw)
+
+
 def test_a_permanent_error_is_the_end_at_once() -> None:
     assert ended(error(permanent=True)).state is TaskState.DEAD
 
 
-def test_a_suspect_that_kills_the_engine_alone_is_poison() -> None:
-    seen = ended(Lost("killed"), deaths=SUSPECT_DEATHS, alone=True)
-    assert (seen.state, seen.charged) == (TaskState.DEAD, True)
+def test_a_suspect_that_kills_the_engine_alone_is_poison_and_the_evidence_is_kept() -> None:
+    seen = ended(Lost("Segmentation fault"), deaths=9, trial=1)
+    assert (seen.state, seen.charged, seen.died) == (TaskState.DEAD, True, True)
     assert seen.error is not None
     assert seen.error.code == "poison"
+    assert "10 deaths" in seen.error.message
+    assert "Segmentation fault" in seen.error.message
 
 
-@pytest.mark.parametrize(("deaths", "alone"), [(SUSPECT_DEATHS, False), (0, True)])
-def test_a_death_proves_nothing_unless_a_suspect_was_alone(deaths: int, alone: bool) -> None:
-    assert ended(Lost("killed"), deaths=deaths, alone=alone).state is TaskState.PENDING
-
-
-def test_a_task_is_a_suspect_after_two_deaths() -> None:
-    def with_deaths(deaths: int) -> ClaimedTask:
-        return ClaimedTask(7, "id", 4, 0, deaths, 5, 0, stream=False)
-
-    assert [is_suspect(with_deaths(deaths)) for deaths in range(4)] == [False, False, True, True]
+@pytest.mark.parametrize(("deaths", "trial"), [(SUSPECT_DEATHS, 0), (SUSPECT_DEATHS, 2), (0, 1)])
+def test_a_death_proves_nothing_unless_a_suspect_was_alone(deaths: int, trial: int) -> None:
+    seen = ended(Lost("killed"), deaths=deaths, trial=trial)
+    assert (seen.state, seen.charged, seen.died) == (TaskState.PENDING, False, True)

@@ -52,11 +52,18 @@ def test_times_are_from_now_in_seconds_or_words() -> None:
     assert (task.deadline_at, task.expires_at) == (NOW_MS + 7_200_000, NOW_MS + 500)
 
 
+def test_an_attempt_has_the_limits_that_are_given_and_else_the_servers() -> None:
+    task = spec(max_attempts=5, attempt_timeout="2m")
+    assert (task.max_attempts, task.attempt_timeout_s) == (5, 120)
+    assert (spec().max_attempts, spec().attempt_timeout_s) == (None, None)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         *({"priority": 0}, {"priority": 9}, {"max_tokens": 1}, {"temperature": 0}, {"top_p": 1}),
         *({"seed": -(2**63)}, {"tenant": "t" * 200}, {"expires": 0}),
+        *({"max_attempts": 1}, {"max_attempts": 1000}, {"attempt_timeout": 0.001}),
         {"sampling": Sampling(top_k=-1, repetition_penalty=1.1)},
     ],
 )
@@ -82,6 +89,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"kind": ""}, "kind"),
     ({"deadline": "soon"}, "deadline: no duration"),
     ({"expires": -1}, "expires"),
+    ({"max_attempts": 0}, "max_attempts 0: from 1"),
+    ({"max_attempts": 1001}, "max_attempts 1001"),
+    ({"attempt_timeout": 0}, "attempt_timeout_s 0.0: above 0"),
+    ({"attempt_timeout": "soon"}, "attempt_timeout: no duration"),
     ({"prompt": []}, "at least one"),
     ({"prompt": [{"role": "user"}]}, "content"),
     ({"prompt": [{"role": "", "content": "x"}]}, "role"),

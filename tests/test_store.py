@@ -255,14 +255,55 @@ async def test_what_is_due_at_once_for_many_is_done_in_slices(bench: Bench) -> N
     assert bench.effects.next_due_ms is None
 
 
-async def test_a_pause_ends_with_the_server_whatever_the_clock_says_then(bench: Bench) -> None:
+async def test_a_pause_survives_the_server(bench: Bench) -> None:
+    await bench.insert(spec("a"))
+    await bench.claim(1)
+    await bench.record(p.Outcome(1, 1, TaskState.RETRYING, charged=True, retry_in_ms=100))
+    await bench.store.close()
+    await bench.store.open()
+    await bench.write(p.PutBack(None, pause_max_ms=5_000), NOW + 50)
+    await bench.write(p.ReleaseDue(), NOW + 99)
+    assert await bench.states("a") == ["retrying"]
+    await bench.write(p.ReleaseDue(), NOW + 100)
+    assert await bench.states("a") == ["pending"]
+
+
+async def test_after_a_restart_a_pause_is_no_longer_than_one_can_be_whatever_the_clock_says(
+    bench: Bench,
+) -> None:
     await bench.insert(spec("a"))
     await bench.claim(1)
     await bench.record(p.Outcome(1, 1, TaskState.RETRYING, charged=True, retry_in_ms=100))
     a_day_before = NOW - 86_400_000
-    await bench.write(p.PutBack(None), a_day_before)
-    await bench.write(p.ReleaseDue(), a_day_before)
+    await bench.write(p.PutBack(None, pause_max_ms=5_000), a_day_before)
+    await bench.write(p.ReleaseDue(), a_day_before + 4_999)
+    assert await bench.states("a") == ["retrying"]
+    await bench.write(p.ReleaseDue(), a_day_before + 5_000)
     assert await bench.states("a") == ["pending"]
+
+
+async def test_a_task_that_expires_during_its_pause_is_not_tried_again(bench: Bench) -> None:
+    await bench.insert(spec("a", expires_at=NOW + 50))
+    await bench.claim(1)
+    await bench.record(p.Outcome(1, 1, TaskState.RETRYING, charged=True, retry_in_ms=100))
+    await bench.write(p.ReleaseDue(), NOW + 100)
+    assert await bench.states("a") == ["expired"]
+
+
+async def test_the_limits_of_a_task_come_with_each_claim(bench: Bench) -> None:
+    await bench.insert(spec("a", max_attempts=7, attempt_timeout_s=1.5), spec("b"))
+    limited, plain = await bench.claim(1, 2)
+    assert (limited.max_attempts, limited.attempt_timeout_s) == (7, 1.5)
+    assert (plain.max_attempts, plain.attempt_timeout_s) == (None, None)
+
+
+async def test_other_limits_are_no_other_content(bench: Bench) -> None:
+    await bench.insert(spec("a", key="k", max_attempts=7))
+    again, other = await bench.insert(
+        spec("a", key="k", attempt_timeout_s=2), spec("a", key="k", prompt="else", max_attempts=7)
+    )
+    assert again.duplicate
+    assert other.error is not None
 
 
 # ── cancelling and waiting for others ────────────────────────────────────────────────────────

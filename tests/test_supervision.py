@@ -168,6 +168,20 @@ def test_a_failure_that_is_excused_restarts_at_once_and_is_not_counted() -> None
     play(Strategy.ONE_FOR_ONE, "a", scene, BreakerOptions())
 
 
+def test_an_excused_failure_of_a_sound_child_forgives_earlier_trips() -> None:
+    options = BreakerOptions(probes_max=2, stable_s=10**6)
+
+    async def scene(stage: Stage, supervisor: Supervisor) -> None:
+        for _ in range(20):
+            for _ in range(4):
+                await stage.break_child("a")
+            await stage.clock.sleep(60)
+            await stage.break_child("a", Excused("a drill", sound=True))
+        assert supervisor.children[0].state is ChildState.RUNNING
+
+    play(Strategy.ONE_FOR_ONE, "a", scene, options)
+
+
 def test_stable_uptime_forgives_earlier_trips() -> None:
     options = BreakerOptions(probes_max=2, stable_s=30)
 

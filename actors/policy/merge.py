@@ -12,7 +12,6 @@ from enum import StrEnum
 
 import msgspec
 
-from actors.policy.retry import is_suspect
 from runtime.store.protocol import ClaimedTask
 
 URGENT_PRIORITY = 1
@@ -27,7 +26,7 @@ class Trigger(StrEnum):
     IDLE = "idle"  # the engine had nothing to do
     SLOT = "slot"  # a slot freed for a request that had waited for one
     URGENT = "urgent"  # it holds a priority that never waits
-    ALONE = "alone"  # one request suspected of killing the engine
+    TRIAL = "trial"  # suspects of killing the engine, and nobody else
 
 
 class Staged(msgspec.Struct):
@@ -58,11 +57,8 @@ def decide(
     """
     if not staged or free <= 0:
         return None
-    if is_suspect(staged[0].task):
-        return Dispatch(Trigger.ALONE, 1) if flying == 0 else None
-    clean = next((i for i, each in enumerate(staged) if is_suspect(each.task)), len(staged))
     room = min(free, size_max)
-    count = min(clean, room)
+    count = min(len(staged), room)
     head = staged[:count]
     if flying == 0:
         trigger = Trigger.IDLE

@@ -4,13 +4,16 @@
 |---------------------------------|----------------------------------------------|---------|
 | answered                        | succeeded                                    |         |
 | engine died, or gave it up      | pending again, at the head (its rank is old) | no      |
-| … while it ran there alone      | dead, if it was there at two deaths before   | yes     |
+| … with a suspect alone in it    | dead: see `actors.policy.poison`             | yes     |
 | permanent error                 | dead: the same request can't succeed         | yes     |
 | any other error, time-out       | retrying, after full jitter; dead at the max | yes     |
+
+The most failures and the longest attempt are the configuration's, unless the task has its own.
 """
 
 from __future__ import annotations
 
+from actors.policy.poison import convicted
 from autoglm.types import ErrorInfo, Output, TaskState, Usage
 from model.flight import Flight, Lost
 from runtime.backoff import full_jitter
@@ -19,8 +22,6 @@ from runtime.store.protocol import ClaimedTask, Outcome
 
 ABORTED = "aborted"
 """The code of a request that was stopped before it was answered, through no fault of its own."""
-SUSPECT_DEATHS = 2
-"""A task that was present at so many engine deaths runs alone from then on."""
 
 
 def outcome(flight: Flight[ClaimedTask], retry: RetryConfig, draw: float) -> Outcome:
@@ -28,7 +29,7 @@ def outcome(flight: Flight[ClaimedTask], retry: RetryConfig, draw: float) -> Out
     task, ended = flight.task, flight.ended
     assert ended is not None, "recording a request that still runs"
     if isinstance(ended, Lost):
-        return _lost(task, ended, flight.alone)
+        return _lost(task, ended, flight.trial)
     cost = ended.prompt_tokens + ended.completion_tokens
     if ended.error is not None and ended.error.code == ABORTED:
         return Outcome(task.seq, task.attempt, TaskState.PENDING, cost=cost)
@@ -39,13 +40,18 @@ def outcome(flight: Flight[ClaimedTask], retry: RetryConfig, draw: float) -> Out
     return Outcome(task.seq, task.attempt, TaskState.SUCCEEDED, output, cost=cost)
 
 
-def is_suspect(task: ClaimedTask) -> bool:
-    return task.deaths >= SUSPECT_DEATHS
+def timeout_s(task: ClaimedTask, retry: RetryConfig) -> float:
+    """How long an attempt of `task` may take."""
+    return retry.attempt_timeout_s if task.attempt_timeout_s is None else task.attempt_timeout_s
 
 
-def _lost(task: ClaimedTask, ended: Lost, alone: bool) -> Outcome:
-    if alone and is_suspect(task):
-        error = ErrorInfo("poison", f"the engine dies of it: {ended.reason}")
+def _lost(task: ClaimedTask, ended: Lost, trial: int) -> Outcome:
+    if convicted(task.deaths, trial):
+        error = ErrorInfo(
+            "poison",
+            f"the engine dies of it: it was there at {task.deaths + 1} deaths, at the last one"
+            f" alone; the engine's last words: {ended.reason}",
+        )
         return Outcome(task.seq, task.attempt, TaskState.DEAD, error=error, charged=True, died=True)
     return Outcome(task.seq, task.attempt, TaskState.PENDING, died=True)
 
@@ -59,7 +65,7 @@ def _failed(
     draw: float,
 ) -> Outcome:
     failures = task.failures + 1
-    if permanent or failures >= retry.max_attempts:
+    if permanent or failures >= (task.max_attempts or retry.max_attempts):
         state, pause = TaskState.DEAD, 0
     else:
         state = TaskState.RETRYING

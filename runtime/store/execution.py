@@ -106,6 +106,7 @@ def claim_tasks(tx: Transaction, write: ClaimTasks) -> tuple[ClaimedTask, ...]:
             ClaimedTask(
                 *(row.seq, row.id, attempt, row.failures, row.deaths, row.priority, row.rank),
                 *(bool(row.stream), payload.messages, payload.prompt, payload.sampling),
+                *(payload.max_attempts, payload.attempt_timeout_s),
             )
         )
     seqs = json_numbers(row.seq for row in rows)
@@ -193,9 +194,10 @@ def put_back(tx: Transaction, write: PutBack) -> tuple[tuple[int, int], ...]:
     ).fetchall()
     if write.owner is None:
         # Their pauses were measured by a clock that may have jumped since.
+        latest = tx.now_ms + write.pause_max_ms
         tx.cx.execute(
             "UPDATE task SET wake_at = ? WHERE state = 'retrying' AND wake_at > ?",
-            (tx.now_ms, tx.now_ms),
+            (latest, latest),
         )
     gone = [row for row in rows if row[:2] not in write.keep]
     for seq, attempt, rank, last_event in gone:

@@ -28,6 +28,7 @@ from runtime.store.transaction import (
 )
 
 _encode = json.Encoder().encode
+_decode = json.Decoder(Payload).decode
 
 _INSERT_TASKS = """
 INSERT INTO task (seq, id, state, rank, last_event, tenant, queue, priority, kind, key, job,
@@ -209,7 +210,16 @@ def _insert_new(
 
 
 def _body(spec: TaskSpec) -> str:
-    return _encode(Payload(spec.messages, spec.prompt, spec.sampling)).decode()
+    limits = (spec.max_attempts, spec.attempt_timeout_s)
+    return _encode(Payload(spec.messages, spec.prompt, spec.sampling, *limits)).decode()
+
+
+def _same_content(body: str, other: str) -> bool:
+    """Whether two payloads ask for the same, whatever limits their attempts have."""
+    if body == other:
+        return True
+    one, two = _decode(body), _decode(other)
+    return (one.messages, one.prompt, one.sampling) == (two.messages, two.prompt, two.sampling)
 
 
 def _names_taken(tx: Transaction, specs: Sequence[TaskSpec]) -> set[object]:
@@ -268,7 +278,8 @@ def _known(tx: Transaction, spec: TaskSpec, body: str) -> _Stored | None:
         if row is None:
             continue
         *_, seq, known = row
-        if body == known or body == _original(tx, seq):
+        original = _original(tx, seq)
+        if _same_content(known, body) or (original and _same_content(original, body)):
             return _Stored(Accepted(task_of(row), duplicate=True), seq)
         return _Stored(Accepted(error=_conflict(column, value)))
     if tx.cx.execute("SELECT 1 FROM task WHERE id = ?", (spec.id,)).fetchone():

@@ -87,13 +87,14 @@ class RecordOutcomes(Write, frozen=True):
 class PutBack(Write, frozen=True):
     """What runs under `owner` (None: anybody) goes back to pending, uncharged, except `keep`.
 
-    With None, pauses before a retry are over too. Result: the `(seq, attempt)` pairs put back.
-    For when an owner is gone.
+    With None, a pause before a retry lasts `pause_max_ms` longer at the most, whatever the clock
+    did meanwhile. Result: the `(seq, attempt)` pairs put back. For when an owner is gone.
     """
 
     owner: str | None
     keep: frozenset[tuple[int, int]] = frozenset()
     """`(seq, attempt)` of what the owner still has."""
+    pause_max_ms: int = 0
 
 
 class CancelTasks(Write, frozen=True):
@@ -166,6 +167,8 @@ class ClaimedTask(msgspec.Struct, frozen=True):
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
     sampling: Sampling = Sampling()
+    max_attempts: int | None = None
+    attempt_timeout_s: float | None = None
 
 
 class JobOpening(msgspec.Struct, frozen=True):

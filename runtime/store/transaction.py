@@ -24,11 +24,13 @@ RankOf = Callable[[TaskSpec, int], int]
 
 
 class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the engine needs and nobody else looks at; equal bytes mean equal content."""
+    """What an attempt needs and nobody else looks at: the content, and the limits it goes by."""
 
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
     sampling: Sampling = Sampling()
+    max_attempts: int | None = None
+    attempt_timeout_s: float | None = None
 
 
 class IllegalTransition(Exception):

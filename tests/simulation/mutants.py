@@ -17,7 +17,8 @@ import msgspec
 from actors.batcher import Batcher
 from actors.messages import Commit
 from actors.persister import Persister
-from actors.policy import retry
+from actors.policy import poison, retry
+from actors.policy.staging import Staging
 from actors.policy.window import Window
 from actors.telling import Telling
 from actors.tree import Tree
@@ -116,7 +117,7 @@ MUTANTS = {
         "next((row for (seq, _), row in running.items() if seq == outcome.seq), None)",
     ),
     "poison is tried for ever": Mutant(
-        retry, "_lost", "if alone and is_suspect(task):", "if False:"
+        retry, "_lost", "if convicted(task.deaths, trial):", "if False:"
     ),
     "commits are not synced": Mutant(
         opening, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
@@ -203,6 +204,12 @@ MUTANTS = {
         deadletters, "_retry", "failures = 0, ", "failures = 0, attempt = 0, "
     ),
     "a suspect does not fly alone": Mutant(
-        Batcher, "_send", "self._alone = trigger is Trigger.ALONE", "self._alone = False"
+        Staging, "next_batch", "self.on_trial, self._served = True, 0", "self._served = 0"
+    ),
+    "whoever is on trial is convicted": Mutant(
+        poison, "convicted", "trial == 1 and is_suspect(deaths)", "trial > 0"
+    ),
+    "a trial is never made smaller": Mutant(
+        poison, "trial_max", "max(1, slots >> (deaths - 1))", "slots"
     ),
 }

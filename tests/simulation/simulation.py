@@ -26,6 +26,7 @@ from actors import (
     scheduler,
     telling,
 )
+from actors.policy.poison import deaths_max
 from actors.policy.window import Window
 from actors.tree import Identity, Tree, World
 from autoglm import wire
@@ -259,8 +260,8 @@ class _Simulation:
         return bool(self._store.cx.execute(query).fetchone()[0])
 
     def _too_many_engines(self) -> Iterator[str]:
-        """Each start of a server costs one per replica, each fault one, each poison three, and one
-        more whenever somebody retries it.
+        """Each start of a server costs one per replica, each fault one, and each poison what the
+        policy says, once more whenever somebody retries it.
         """
         plan = self.plan
         poison = sum(any(mark in prompt for mark in POISON) for prompt in plan.prompts())
@@ -271,7 +272,9 @@ class _Simulation:
             " WHERE e.from_state = 'dead' AND e.to_state = 'pending'"
         ).fetchall()
         retries = sum(any(mark in body for mark in POISON) for (body,) in retried)
-        bound += self._engine_faults + 3 * poison + retries
+        bound += self._engine_faults + deaths_max(plan.config.engine.max_num_seqs) * (
+            poison + retries
+        )
         if self._engines.launched > bound:
             yield f"{self._engines.launched} engines were started, {bound} can be explained"
 
