@@ -84,6 +84,7 @@ class Tree:
                 world.launch(f"engine-{number}"),
                 world.clock,
                 self._on_text,
+                ENGINE_BREAKER,
             )
             for number in replicas
         ]

@@ -6,7 +6,11 @@
 The object is the engine's address: it stays while host processes come and go, and supervision
 runs it anew for each of them. Everything that the engine was given stays here until the batcher
 releases it, so a batcher that restarts finds all it needs. When a host dies, what it was working
-on ends as `Lost`.
+on ends as `Lost`; what can't have been the cause, because the host never got it or hung before,
+ends as given up.
+
+A host is ready when it has answered a probe, so nothing is given to an engine that loads and then
+can't generate.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import Generic, TypeVar, assert_never
 import anyio
 
 from autoglm.types import ErrorInfo
-from model.engine import Completion, EngineInfo, EngineLoad, Progress
+from model.engine import GIVEN_UP, Completion, EngineInfo, EngineLoad, Progress
 from model.flight import Flight, Lost
 from model.frames import (
     Abort,
@@ -36,13 +40,15 @@ from model.frames import (
     decode_from_host,
     encode_in_parts,
 )
+from model.vitals import PROBE, Vitals
 from runtime.actor import Statistics
+from runtime.breaker import BreakerOptions
 from runtime.channel import ChannelClosed
 from runtime.clock import Clock
 from runtime.config import EngineConfig
 from runtime.mailbox import Bell, Signal
 from runtime.process import Host
-from runtime.supervision import Escalation, Excused, Mishap
+from runtime.supervision import Broken, Escalation, Excused, Mishap
 
 log = logging.getLogger("autoglm.engine")
 T = TypeVar("T")
@@ -60,6 +66,14 @@ class HostState(StrEnum):
 
 class HostDied(Mishap):
     """The host process ended, hung or gave up; the message says what is known."""
+
+
+class HostHung(HostDied):
+    """It made no token for too long."""
+
+
+class ProbeFailed(HostDied, Broken):
+    """It fails whatever it is asked: another one must not follow at once."""
 
 
 class HostStatistics(Statistics, frozen=True):
@@ -82,6 +96,7 @@ class HostedEngine(Generic[T]):
         launch: Launch,
         clock: Clock,
         on_text: Callable[[Sequence[Progress]], None],
+        breaker: BreakerOptions,
     ) -> None:
         self.name = name
         self.info: EngineInfo | None = None
@@ -93,19 +108,22 @@ class HostedEngine(Generic[T]):
         self._clock = clock
         self._on_text = on_text
         self._state = HostState.DOWN
-        self._ready = anyio.Event()
+        self._loaded: EngineInfo | None = None
+        """Set when the host has loaded its engine, ready or not."""
+        self._moved = anyio.Event()
+        """Set, and made anew, when the host has come further on its way to ready."""
         self._host: Host | None = None
         self._flights: dict[str, Flight[T]] = {}
         self._flying = 0
         """Of these, how many have not ended."""
         self._ended: list[Flight[T]] = []
         """Of these, those that ended since the batcher last looked."""
-        self._outbox: list[ToHost] = []
+        self._outbox: deque[ToHost] = deque()
+        """What the host has not got yet; the first may be on its way."""
         self._outbox_bell = Bell()
         self._load = EngineLoad()
         self._rates: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
-        self._progress_at = 0.0
-        """When the engine last did something: the watchdog's measure."""
+        self._vitals = Vitals(config.watchdog_s, breaker, clock)
         self._last_error: str | None = None
 
     # ── for the batcher ──────────────────────────────────────────────────────────────────────
@@ -113,8 +131,7 @@ class HostedEngine(Generic[T]):
     def submit(self, flights: Sequence[Flight[T]]) -> None:
         """Start these requests. Only while `info` is set."""
         assert self._state is HostState.READY, "submitted to an engine that is not ready"
-        if not self._flying:
-            self._progress_at = self._clock.monotonic()
+        self._vitals.submitted((flight.request.id for flight in flights), self._flying)
         for flight in flights:
             known = self._flights.get(flight.request.id)
             assert not known or known.ended, "two attempts of one task at once"
@@ -129,6 +146,7 @@ class HostedEngine(Generic[T]):
         self._flying -= len(running)
         if running and self._state is HostState.READY:
             self._send(Abort(running))
+            self._doubt()
 
     @property
     def free(self) -> int:
@@ -147,6 +165,8 @@ class HostedEngine(Generic[T]):
             error = ErrorInfo("timeout", message)
             self._end(flight, Completion(request.id, request.attempt, error=error))
             self._send(Abort((request.id,)))
+            self._vitals.called(good=False)
+            self._doubt()
 
     def flights(self) -> list[Flight[T]]:
         """All that is held here, running or ended, in the order they were submitted."""
@@ -182,8 +202,9 @@ class HostedEngine(Generic[T]):
         Escalation when starting another one can't help.
         """
         self._state = HostState.LOADING
-        self._ready = anyio.Event()
-        self._outbox = [Load(self._config)]
+        self._loaded = None
+        self._vitals.reset()
+        self._outbox = deque([Load(self._config)])
         self._outbox_bell.ring()
         try:
             self._host = host = await self._launch()
@@ -192,9 +213,11 @@ class HostedEngine(Generic[T]):
                 group.start_soon(self._watch, started)
                 await self._receive(host)
         except* HostDied as deaths:
-            self._last_error = str(deaths.exceptions[0])
-            on_trial = any(each.alone and each.ended is None for each in self._flights.values())
-            raise (Excused if on_trial else HostDied)(self._last_error) from None
+            death = deaths.exceptions[0]
+            self._last_error = str(death)
+            suspected = self._end_all(hung=isinstance(death, HostHung))
+            on_trial = any(flight.alone for flight in suspected)
+            raise (Excused(self._last_error) if on_trial else death) from None
         finally:
             await self._bury()
 
@@ -204,29 +227,24 @@ class HostedEngine(Generic[T]):
                 for body in await host.channel.receive():
                     self._take(decode_from_host.decode(body))
         except ChannelClosed:
-            words = host.last_words().splitlines()
-            raise HostDied(f"the host process ended: {words[-1] if words else 'no word'}") from None
+            self._close()  # whoever has something to submit is not to wait for the inquest
+            raise HostDied(f"the host process ended: {await host.wait_fate()}") from None
 
     def _take(self, message: FromHost) -> None:
         match message:
             case Finished(completions):
-                self._progress_at = self._clock.monotonic()
                 for completion in completions:
-                    flight = self._flights.get(completion.id)
-                    if flight and not flight.ended and flight.request.attempt == completion.attempt:
-                        self._end(flight, completion)
+                    self._take_completion(completion)
                 self._tell()
             case Texts(pieces):
-                self._progress_at = self._clock.monotonic()
+                self._vitals.progressed()
                 self._on_text(pieces)
             case Reading(load):
                 self._note(load)
             case Loaded(info):
-                log.info("%s: %s is ready with %d slots", self.name, info.model, info.slots)
-                self.info = info
-                self._state = HostState.READY
-                self._ready.set()
-                self._tell()
+                self._loaded = info
+                self._move()
+                self._doubt()
             case Failed(reason, permanent):
                 if permanent:
                     raise Escalation(reason)
@@ -234,50 +252,116 @@ class HostedEngine(Generic[T]):
             case _:
                 assert_never(message)
 
+    def _take_completion(self, completion: Completion) -> None:
+        if completion.completion_tokens:
+            self._vitals.progressed()
+        if completion.attempt == PROBE.attempt:
+            self._take_probe(completion)
+            return
+        flight = self._flights.get(completion.id)
+        if flight and not flight.ended and flight.request.attempt == completion.attempt:
+            self._end(flight, completion)
+            if completion.error is None or not (
+                completion.permanent or completion.error.code == GIVEN_UP
+            ):
+                failing = self._vitals.called(good=completion.error is None)
+                if failing:
+                    self._doubt()
+
+    def _take_probe(self, completion: Completion) -> None:
+        if completion.error is not None and not completion.permanent:
+            raise ProbeFailed(f"it fails its health probe: {completion.error.message}")
+        if self._vitals.proven(self._flying):
+            self._send(Generate((PROBE,)))
+        if self._state is HostState.LOADING:
+            info = self.info = self._loaded
+            assert info is not None, "a probe before the engine was loaded"
+            log.info("%s: %s is ready with %d slots", self.name, info.model, info.slots)
+            self._state = HostState.READY
+            self._move()
+
+    def _doubt(self) -> None:
+        """Have the engine prove that it lives."""
+        if self._vitals.doubt(self._flying):
+            self._send(Generate((PROBE,)))
+
     def _note(self, load: EngineLoad) -> None:
-        now = self._clock.monotonic()
-        if load.tokens != self._load.tokens:
-            self._progress_at = now
+        # Tokens of prompts count when they are taken in, which a hung engine may do as well.
+        if load.completion_tokens != self._load.completion_tokens:
+            self._vitals.progressed()
         self._load = load
-        self._rates.append((now, load.completion_tokens))
+        self._rates.append((self._clock.monotonic(), load.completion_tokens))
 
     async def _send_outbox(self, host: Host) -> None:
         while True:
             await self._outbox_bell.wait_rung()
-            outbox, self._outbox = self._outbox, []
-            for message in outbox:
+            while self._outbox:
                 try:
-                    for body in encode_in_parts(message):
+                    for body in encode_in_parts(self._outbox[0]):
                         await host.channel.send(body)
                 except ChannelClosed:
                     return  # the reader raises
+                self._outbox.popleft()
 
     async def _watch(self, started: Callable[[], None]) -> None:
         """Tell the supervisor when the engine is ready, and end a host that does nothing."""
-        with anyio.move_on_after(self._config.load_timeout_s):
-            await self._ready.wait()
-        if not self._ready.is_set():
-            raise HostDied(f"not loaded within {self._config.load_timeout_s:g} s")
+        load_s, limit_s = self._config.load_timeout_s, self._config.watchdog_s
+        with anyio.move_on_after(load_s):
+            while self._loaded is None:
+                await self._moved.wait()
+        if self._loaded is None:
+            raise HostDied(f"not loaded within {load_s:g} s")
+        with anyio.move_on_after(limit_s):
+            while self._state is HostState.LOADING:
+                await self._moved.wait()
+        if self._state is HostState.LOADING:
+            raise HostHung(f"loaded, but its health probe got no token within {limit_s:g} s")
         started()
-        limit = self._config.watchdog_s
         while True:
-            await self._clock.sleep(min(1.0, limit / 4))
-            idle = self._clock.monotonic() - self._progress_at
-            if self._flying and idle > limit:
-                raise HostDied(f"hung: requests run, but no token for {limit:g} s")
+            await self._clock.sleep(min(1.0, limit_s / 4))
+            if self._vitals.hung(self._flying):
+                raise HostHung(f"hung: requests run, but no token for {limit_s:g} s")
+
+    def _move(self) -> None:
+        self._moved.set()
+        self._moved = anyio.Event()
+        self._tell()
+
+    def _close(self) -> None:
+        """Nothing more can be submitted."""
+        self.info = None
+        self._state = HostState.DOWN
 
     async def _bury(self) -> None:
         host, self._host = self._host, None
-        self.info = None
-        self._state = HostState.DOWN
+        self._close()
         self._load = EngineLoad()
         self._rates.clear()
-        for flight in self._flights.values():
-            if flight.ended is None:
-                self._end(flight, Lost(self._last_error or "the engine was stopped"))
+        self._end_all(hung=False)
         self._tell()
         if host is not None:
             await host.kill()
+
+    def _end_all(self, *, hung: bool) -> list[Flight[T]]:
+        """End what runs. Returns those that may have been the cause: they are `Lost`."""
+        unsent = {
+            request.id
+            for message in self._outbox
+            if isinstance(message, Generate)
+            for request in message.requests
+        }
+        reason = self._last_error or "the engine was stopped"
+        suspected: list[Flight[T]] = []
+        for id, flight in self._flights.items():
+            if flight.ended is not None:
+                continue
+            if id in unsent or (hung and self._vitals.innocent_of_a_hang(id)):
+                error = ErrorInfo(GIVEN_UP, reason)
+                self._end(flight, Completion(id, flight.request.attempt, error=error))
+            else:
+                self._end(flight, Lost(reason))
+                suspected.append(flight)
+        return suspected
 
     def _end(self, flight: Flight[T], ended: Completion | Lost) -> None:
         flight.ended = ended

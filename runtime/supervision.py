@@ -54,6 +54,10 @@ class Excused(Mishap):
     """
 
 
+class Broken(Mishap):
+    """A failure that shows a restart at once to be useless: it opens the breaker by itself."""
+
+
 class ChildSpec(msgspec.Struct, frozen=True):
     """What a supervisor needs to know of one child. `start` makes a fresh instance each time."""
 
@@ -204,7 +208,8 @@ class Supervisor:
         if begun and now - begun[0] >= child.spec.breaker.stable_s:
             child.breaker.settled()
         if _find(error, Excused) is None:
-            child.breaker.failed(now, self._rng.random())
+            broken = _find(error, Broken) is not None
+            child.breaker.failed(now, self._rng.random(), trip=broken)
         child.last_error = describe(error)
         told = None if _find(error, Mishap) else error
         log.warning("%s failed: %s", child.spec.name, child.last_error, exc_info=told)

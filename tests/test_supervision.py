@@ -23,7 +23,7 @@ from runtime.supervision import (
 )
 from tests.simulation.loop import VirtualClock, run_virtually
 
-ALMOST_NEVER = BreakerOptions(consecutive_max=10**6, window_failures=10**6, ratio_calls=10**6)
+ALMOST_NEVER = BreakerOptions(consecutive_max=10**6, window_failures=10**6)
 
 
 class EvenRng:

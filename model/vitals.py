@@ -1,0 +1,83 @@
+"""Whether an engine is alive, as far as its server can tell. No I/O.
+
+Tokens are the sign of life. An engine that has had to drop a request, because it was cancelled or
+took too long, may be hung of it, and shows nothing once it is empty: it is in doubt until a probe,
+a request of our own for one token, is answered. Whatever it is given meanwhile is innocent of a
+hang. A probe is also what tells an engine that fails from requests that fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from autoglm.types import Sampling
+from model.engine import EngineRequest
+from runtime.breaker import BreakerOptions, FailureRatio
+from runtime.clock import Clock
+
+PROBE: Final = EngineRequest(
+    "health probe", 0, prompt="Hello", sampling=Sampling(max_tokens=1, temperature=0.0)
+)
+"""Attempts of tasks count from 1."""
+
+
+class Vitals:
+    """The signs of life of one engine. A new host starts with `reset`."""
+
+    def __init__(self, limit_s: float, breaker: BreakerOptions, clock: Clock) -> None:
+        self._limit_s = limit_s
+        self._clock = clock
+        self._calls = FailureRatio(breaker)
+        self.reset()
+
+    def reset(self) -> None:
+        self._progress_at = self._clock.monotonic()
+        self._probing = False
+        self._again = False
+        """Something was dropped after the probe went out: its answer proves nothing of that."""
+        self._innocent: set[str] = set()
+        self._calls.clear()
+
+    def submitted(self, ids: Iterable[str], flying: int) -> None:
+        """These go to an engine in which `flying` others run."""
+        if self._probing:
+            self._innocent.update(ids)
+        elif not flying:
+            self._progress_at = self._clock.monotonic()
+
+    def progressed(self) -> None:
+        self._progress_at = self._clock.monotonic()
+
+    def doubt(self, flying: int) -> bool:
+        """Something was dropped, or too much failed. Whether a probe is to be sent now."""
+        if self._probing:
+            self._again = True
+            return False
+        self._probing = True
+        if not flying:
+            self._progress_at = self._clock.monotonic()
+        return True
+
+    def proven(self, flying: int) -> bool:
+        """The probe was answered. Whether another one is to be sent now."""
+        self._probing = False
+        self._innocent.clear()
+        self.progressed()
+        again, self._again = self._again, False
+        return again and self.doubt(flying)
+
+    def called(self, *, good: bool) -> bool:
+        """A request ended. Whether too many of the last ones failed; then it counts anew."""
+        if not self._calls.exceeded_by(good=good):
+            return False
+        self._calls.clear()
+        return True
+
+    def hung(self, flying: int) -> bool:
+        """Whether something runs and nothing has come out for too long."""
+        idle_s = self._clock.monotonic() - self._progress_at
+        return bool(flying or self._probing) and idle_s > self._limit_s
+
+    def innocent_of_a_hang(self, id: str) -> bool:
+        return id in self._innocent
