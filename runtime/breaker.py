@@ -27,7 +27,7 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half_open"
 
 
-class BreakerOptions(msgspec.Struct, frozen=True):
+class BreakerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When to trip and how long to stay open, in counts and seconds."""
 
     consecutive_max: int = 3
@@ -43,7 +43,9 @@ class BreakerOptions(msgspec.Struct, frozen=True):
     """Failed probes in a row after which holding on is pointless: the owner should escalate."""
 
     def __post_init__(self) -> None:
-        if self.consecutive_max < 0 or self.window_failures < 1 or self.ratio_calls < 1:
+        if self.consecutive_max < 0 or self.probes_max < 0 or self.stable_s < 0:
+            raise ValueError("a breaker's limits can't be negative")
+        if self.window_failures < 1 or self.ratio_calls < 1:
             raise ValueError("a breaker's counts must be positive")
         if not 0 < self.ratio_max <= 1 or self.window_s <= 0:
             raise ValueError("a breaker's ratio lies in (0, 1], its window is positive")
@@ -98,6 +100,18 @@ class Breaker:
     def hopeless(self) -> bool:
         """Whether `probes_max` probes in a row have failed."""
         return self._trips > self.options.probes_max
+
+    @property
+    def trips(self) -> int:
+        """How often it opened since it was last stable; what a new one needs to go on from here."""
+        return self._trips
+
+    def go_on(self, now: float, trips: int, wait_s: float) -> None:
+        """Go on where another one was: open for `wait_s`, at most as long as it could have been."""
+        assert trips > 0, "only an open breaker is worth remembering"
+        self._trips = trips
+        self.open_until = now + min(max(0.0, wait_s), self.options.delay_max_s)
+        self.state = BreakerState.OPEN
 
     def __repr__(self) -> str:
         return f"<Breaker {self.state} consecutive={self._consecutive} trips={self._trips}>"

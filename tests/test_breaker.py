@@ -118,6 +118,19 @@ def test_it_is_hopeless_after_the_allowed_probes_and_stable_uptime_forgives() ->
     assert not breaker.hopeless
 
 
+@given(wait_s=st.floats(-1e12, 1e12), trips=st.integers(1, 100))
+def test_what_is_remembered_holds_no_longer_than_it_could_have_whatever_the_clock_did(
+    wait_s: float, trips: int
+) -> None:
+    breaker = Breaker(BreakerOptions(delay_max_s=30, probes_max=8))
+    breaker.go_on(1000.0, trips, wait_s)
+    assert breaker.wait_s(1000.0) == pytest.approx(min(max(wait_s, 0), 30))
+    breaker.try_now(1030.0)
+    assert breaker.state is BreakerState.HALF_OPEN
+    breaker.failed(1030.0, 0.5)
+    assert breaker.hopeless == (trips >= 8)
+
+
 def test_open_always_means_a_pause() -> None:
     breaker = Breaker(BreakerOptions())
     for _ in range(4):

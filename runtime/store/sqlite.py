@@ -18,7 +18,7 @@ import aiosqlite
 import anyio
 
 from autoglm.errors import AutoGLMError
-from runtime.store import chores, endings, execution, intake, pruning, reading
+from runtime.store import breakers, chores, endings, execution, intake, pruning, reading
 from runtime.store import protocol as p
 from runtime.store.opening import (
     check_pages,
@@ -51,6 +51,7 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     p.PruneTasks: pruning.prune_tasks,
     p.PruneEvents: pruning.prune_events,
     p.DoChore: chores.do_chore,
+    p.RememberBreaker: breakers.remember_breaker,
 }
 _WRITES_TOGETHER: dict[type[p.Write], Callable[[Transaction, Any], list[Any]]] = {
     p.InsertTasks: intake.insert_tasks,
@@ -63,6 +64,7 @@ _QUERIES: dict[type[p.Query], Callable[[sqlite3.Connection, Any], Any]] = {
     p.FetchJobLines: reading.fetch_job_lines,
     p.FetchBacklog: reading.fetch_backlog,
     p.FetchSummary: reading.fetch_summary,
+    p.FetchBreakers: breakers.fetch_breakers,
 }
 
 _COUNT = """

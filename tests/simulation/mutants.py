@@ -26,6 +26,7 @@ from autoglm.wire import Accepted
 from model.engine import Completion
 from model.host import EngineHost
 from model.hosted import HostedEngine
+from model.vitals import Vitals
 from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
 from runtime.store import endings, execution, intake, opening
@@ -188,7 +189,9 @@ MUTANTS = {
     "who waits is not looked up again": Mutant(
         Telling, "look_at_all", "self._look_up(self._waiting.tasks())", "pass"
     ),
-    "an engine that hangs is not noticed": Mutant(HostedEngine, "_watch", "idle > limit", "False"),
+    "an engine that hangs is not noticed": Mutant(
+        Vitals, "hung", "idle_s > self._limit_s", "False"
+    ),
     "chunks do not know their place": Mutant(
         EngineHost, "_streamer", "offset += len(text)", "offset += 0"
     ),

@@ -45,7 +45,7 @@ from tests.simulation.world import Universe
 LIVENESS_S = 600
 """Virtual time within which everything must be answered."""
 RESTARTS_MAX = 200
-PLANTED = ("InjectedFault", "StoreError", "HostDied", "Excused", "PutBackFailed")
+PLANTED = ("InjectedFault", "StoreError", "HostDied", "HostHung", "Excused", "PutBackFailed")
 """What children may fail of: faults of ours, and what follows from them."""
 CAPACITIES = (
     (persister, "ENGINE_LANE_CAPACITY"),

@@ -14,6 +14,7 @@ import pytest
 
 from autoglm import Client, Task
 from autoglm.types import Status, TaskState
+from runtime.process import STARTS
 from tests.system.real import Server, succeeded
 
 pytestmark = pytest.mark.system
@@ -123,3 +124,73 @@ async def test_the_last_words_of_a_dead_host_outlive_it(tmp_path: Path) -> None:
         assert server.stop() == 0
     assert "SIGKILL, perhaps out of memory: illegal instruction" in server.said
     assert "illegal instruction" in log.read_text()
+
+
+NEVER_LOADS = (
+    *("--engine", "simulated", "--set", "engine.simulated.load_s=60"),
+    *("--set", "engine.load_timeout_s=0.05"),
+)
+
+
+def starts(folder: Path) -> int:
+    """How often a host of the first engine was started."""
+    return (folder / "engine-1.log").read_bytes().count(STARTS)
+
+
+def kept_breakers(server: Server) -> int:
+    with contextlib.closing(sqlite3.connect(f"file:{server.store}?mode=ro", uri=True)) as cx:
+        return cx.execute("SELECT count(*) FROM engine_breaker").fetchone()[0]
+
+
+async def test_an_open_breaker_outlives_the_server_and_nothing_is_started_meanwhile(
+    tmp_path: Path,
+) -> None:
+    long = [f"supervision.engines.{key}=600" for key in ("delay_first_s", "delay_max_s")]
+    held = tuple(word for each in long for word in ("--set", each))
+    with Server(tmp_path, *NEVER_LOADS, *held) as server:
+        async with Client(server.socket) as client:
+            await seen(client, lambda status: status.engines[0].breaker == "open")
+        while not kept_breakers(server):
+            pass
+        server.kill()
+    before = starts(tmp_path)
+    assert before == 4, "three failures in a row are borne"
+    with Server(tmp_path, *SIMULATED, *held) as server:
+        async with Client(server.socket) as client:
+            with anyio.move_on_after(2):
+                while (status := await client.status()).engines[0].breaker == "open":
+                    assert (status.engines[0].state, status.engines[0].pid) == ("down", None)
+                raise AssertionError("it was tried too early")
+        server.kill()
+    assert starts(tmp_path) == before
+
+
+async def test_a_remembered_breaker_allows_one_try_when_its_time_is_over_and_success_closes_it(
+    tmp_path: Path,
+) -> None:
+    short = [f"supervision.engines.{key}=3" for key in ("delay_first_s", "delay_max_s")]
+    held = tuple(word for each in short for word in ("--set", each))
+    with Server(tmp_path, *NEVER_LOADS, *held) as server:
+        while not kept_breakers(server):
+            pass
+        server.kill()
+    with Server(tmp_path, *SIMULATED, *held) as server:
+        async with Client(server.socket) as client:
+            task = await client.submit("hello")
+            await client.result(task.id, timeout=PATIENCE_S)
+            status = await client.status()
+        assert status.engines[0].breaker == "closed"
+        while kept_breakers(server):
+            pass
+
+
+def test_an_engine_that_can_not_be_kept_ends_the_server_with_the_reason(tmp_path: Path) -> None:
+    settings = ("consecutive_max=0", "probes_max=2", "delay_first_s=0.01", "delay_max_s=0.01")
+    soon = tuple(word for each in settings for word in ("--set", f"supervision.engines.{each}"))
+    with Server(tmp_path, *NEVER_LOADS, *soon) as server:
+        assert server.wait() == 1
+    last = server.said.splitlines()[-1]
+    assert last == (
+        "autoglm: giving up: engine-1 keeps failing: HostDied: not loaded within 0.05 s"
+    )
+    assert starts(tmp_path) == 3
