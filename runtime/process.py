@@ -2,7 +2,8 @@
 
 A child gets one end of a socket pair and a log file for what it prints. It runs in a session of
 its own, so that Ctrl-C reaches only us, and is killed as a group. Should we be killed ourselves,
-the kernel kills it: each process of ours calls `die_with` first thing.
+the kernel kills it: each process of ours calls `die_with` first thing. One that the kernel did not
+reach is ended by the next server (runtime.orphans).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import BinaryIO, Protocol
 import anyio
 from anyio.abc import Process
 
+from runtime import orphans
 from runtime.channel import Channel, SocketChannel
 
 _PR_SET_PDEATHSIG = 1
@@ -63,9 +65,12 @@ def die_with(parent: int) -> None:
 class ChildProcess:
     """A Python module run as a child: `python -P -m module --fd N --parent PID`."""
 
-    def __init__(self, process: Process, channel: Channel, log: Path, log_begins: int) -> None:
+    def __init__(
+        self, process: Process, channel: Channel, log: Path, log_begins: int, known: Path
+    ) -> None:
         self.pid = process.pid
         self.channel = channel
+        self._known = known
         self._process = process
         self._log = log
         self._log_begins = log_begins
@@ -89,13 +94,17 @@ class ChildProcess:
                 start_new_session=True,
                 pass_fds=(theirs.fileno(),),
             )
-        return cls(process, await SocketChannel.of(ours), log, begins)
+        known = log.with_suffix(orphans.SUFFIX)
+        orphans.record(known, process.pid)
+        return cls(process, await SocketChannel.of(ours), log, begins, known)
 
     async def kill(self) -> None:
         with anyio.CancelScope(shield=True):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             await self._process.wait()
+            with contextlib.suppress(OSError):
+                self._known.unlink()
             await self.channel.aclose()
 
     async def wait_fate(self) -> str:

@@ -181,7 +181,7 @@ def test_a_failure_that_shows_a_restart_to_be_useless_opens_the_breaker_at_once(
 
 def test_a_probe_that_does_not_start_in_time_has_failed() -> None:
     class Sleeper:
-        async def run(self, _: Callable[[], None]) -> None:
+        async def run(self, started: Callable[[], None]) -> None:
             await anyio.sleep_forever()
 
         def statistics(self) -> Statistics:

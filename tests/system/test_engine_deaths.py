@@ -6,14 +6,17 @@ import contextlib
 import os
 import signal
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from autoglm import Client, Task
 from autoglm.types import Status, TaskState
+from runtime.orphans import identity_of
 from runtime.process import STARTS
 from tests.system.real import Server, succeeded
 
@@ -194,3 +197,22 @@ def test_an_engine_that_can_not_be_kept_ends_the_server_with_the_reason(tmp_path
         "autoglm: giving up: engine-1 keeps failing: HostDied: not loaded within 0.05 s"
     )
     assert starts(tmp_path) == 3
+
+
+async def test_a_host_that_outlived_its_server_is_ended_by_the_next_one(tmp_path: Path) -> None:
+    with Server(tmp_path, *SIMULATED) as server:
+        async with Client(server.socket) as client:
+            await seen(client, lambda status: status.engines[0].state == "ready")
+        record = tmp_path / "engine-1.host"
+        assert record.exists()
+        server.kill()
+    # The kernel has killed the real one; this one stands for a host that it did not reach.
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as survivor:
+        identity = identity_of(survivor.pid)
+        record.write_bytes(msgspec.json.encode(identity))
+        with Server(tmp_path, *SIMULATED) as server:
+            assert survivor.wait(PATIENCE_S) == -signal.SIGKILL
+            async with Client(server.socket) as client:
+                await seen(client, lambda status: status.engines[0].state == "ready")
+            assert server.stop() == 0
+    assert not record.exists()
