@@ -199,6 +199,10 @@ def test_an_engine_that_can_not_be_kept_ends_the_server_with_the_reason(tmp_path
     assert starts(tmp_path) == 3
 
 
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "600"], start_new_session=True)
+
+
 async def test_a_host_that_outlived_its_server_is_ended_by_the_next_one(tmp_path: Path) -> None:
     with Server(tmp_path, *SIMULATED) as server:
         async with Client(server.socket) as client:
@@ -207,7 +211,7 @@ async def test_a_host_that_outlived_its_server_is_ended_by_the_next_one(tmp_path
         assert record.exists()
         server.kill()
     # The kernel has killed the real one; this one stands for a host that it did not reach.
-    with subprocess.Popen(["sleep", "600"], start_new_session=True) as survivor:
+    with sleeper() as survivor:
         identity = identity_of(survivor.pid)
         record.write_bytes(msgspec.json.encode(identity))
         with Server(tmp_path, *SIMULATED) as server:
