@@ -18,7 +18,7 @@ from autoglm import Client, Task
 from autoglm.types import Status, TaskState
 from runtime.orphans import identity_of
 from runtime.process import STARTS
-from tests.system.real import Server, succeeded
+from tests.system.real import Server, fingerprint, succeeded
 
 pytestmark = pytest.mark.system
 
@@ -220,3 +220,86 @@ async def test_a_host_that_outlived_its_server_is_ended_by_the_next_one(tmp_path
                 await seen(client, lambda status: status.engines[0].state == "ready")
             assert server.stop() == 0
     assert not record.exists()
+
+
+NEVER_HELD = tuple(
+    word
+    for key in ("consecutive_max", "window_failures")
+    for word in ("--set", f"supervision.engines.{key}=1000000")
+)
+KILLS = 20
+
+
+class People:
+    """They hand in one prompt after another until told to stop, and wait for each answer."""
+
+    def __init__(self, client: Client, tokens: int) -> None:
+        self._client = client
+        self._tokens = tokens
+        self.tasks: list[Task] = []
+        self.answered: list[str] = []
+        self.over = False
+
+    async def live(self, name: int) -> None:
+        number = 0
+        while not self.over:
+            number += 1
+            prompt = f"{name} {number} [[tokens:{self._tokens}]]"
+            self.tasks.append(task := await self._client.submit(prompt))
+            result = await self._client.result(task.id, timeout=PATIENCE_S)
+            assert result.text.startswith(fingerprint(prompt))
+            assert result.task.failures == 0
+            self.answered.append(task.id)
+
+    async def all_answered(self) -> None:
+        """All that are there now: nobody is to meet two deaths, for then he is a suspect."""
+        for task in list(self.tasks):
+            await self._client.answer(task.id, wait=True)
+
+
+async def test_killed_in_mid_batch_again_and_again_the_engine_loses_and_doubles_nothing(
+    tmp_path: Path,
+) -> None:
+    options = (*SIMULATED, "--set", "engine.simulated.step_ms=5", *NEVER_HELD)
+    with Server(tmp_path, *options) as server:
+        async with Client(server.socket) as client, anyio.create_task_group() as group:
+            people = People(client, tokens=10)
+            for name in range(6):
+                group.start_soon(people.live, name)
+            for _ in range(KILLS):
+                status = await seen(client, lambda status: status.engines[0].running >= 3)
+                assert status.engines[0].pid is not None
+                os.kill(status.engines[0].pid, signal.SIGKILL)
+                await people.all_answered()
+            people.over = True
+        assert len(people.answered) == len(people.tasks) > KILLS
+        times = succeeded(server)
+        assert {id: times[id] for id in people.answered} == dict.fromkeys(people.answered, 1)
+
+
+async def test_while_one_of_two_engines_dies_again_and_again_the_other_carries_on(
+    tmp_path: Path,
+) -> None:
+    settings = ("engine.replicas=2", "engine.max_num_seqs=2", "engine.simulated.step_ms=5")
+    words = tuple(word for each in settings for word in ("--set", each))
+    with Server(tmp_path, *SIMULATED, *words) as server:
+        async with Client(server.socket) as client, anyio.create_task_group() as group:
+            await seen(client, lambda status: all(e.state == "ready" for e in status.engines))
+            people = People(client, tokens=2)
+            for name in range(8):
+                group.start_soon(people.live, name)
+            survivor = (await client.status()).engines[1].pid
+            while (first := (await client.status()).engines[0]).breaker == "closed":
+                if first.state == "ready" and first.running and first.pid is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(first.pid, signal.SIGKILL)
+                    await people.all_answered()
+            before = len(people.answered)
+            await seen(client, lambda _: len(people.answered) >= before + 50)
+            status = await client.status()
+            assert [engine.state for engine in status.engines] == ["down", "ready"]
+            assert [engine.breaker for engine in status.engines] == ["open", "closed"]
+            assert status.engines[1].pid == survivor
+            people.over = True
+        assert set(succeeded(server).values()) == {1}
+        assert server.stop() == 0
