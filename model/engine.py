@@ -49,6 +49,12 @@ class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
     permanent: bool = False
 
 
+def blameless(completion: Completion) -> bool:
+    """Whether it failed, and that says nothing about the engine."""
+    error = completion.error
+    return error is not None and (completion.permanent or error.code == GIVEN_UP)
+
+
 class Progress(msgspec.Struct, frozen=True):
     """New text of a streaming request; `offset` counts characters from the beginning."""
 

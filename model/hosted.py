@@ -18,14 +18,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from enum import StrEnum
 from typing import Generic, TypeVar, assert_never
 
 import anyio
 
 from autoglm.types import ErrorInfo
-from model.engine import GIVEN_UP, Completion, EngineInfo, EngineLoad, Progress
-from model.flight import Flight, Lost
+from model.engine import Completion, EngineInfo, Progress, blameless
+from model.flight import Flight, Flights
 from model.frames import (
     Abort,
     Failed,
@@ -40,50 +39,19 @@ from model.frames import (
     decode_from_host,
     encode_in_parts,
 )
+from model.hosts import HostDied, HostHung, HostState, HostStatistics, ProbeFailed
 from model.vitals import PROBE, Vitals
-from runtime.actor import Statistics
 from runtime.breaker import BreakerOptions
 from runtime.channel import ChannelClosed
 from runtime.clock import Clock
 from runtime.config import EngineConfig
 from runtime.mailbox import Bell, Signal
 from runtime.process import Host
-from runtime.supervision import Broken, Escalation, Excused, Mishap
+from runtime.supervision import Escalation, Excused
 
 log = logging.getLogger("autoglm.engine")
 T = TypeVar("T")
-
-_RATE_WINDOW = 10  # readings that tokens_per_s is averaged over
-
 Launch = Callable[[], Awaitable[Host]]
-
-
-class HostState(StrEnum):
-    DOWN = "down"
-    LOADING = "loading"
-    READY = "ready"
-
-
-class HostDied(Mishap):
-    """The host process ended, hung or gave up; the message says what is known."""
-
-
-class HostHung(HostDied):
-    """It made no token for too long."""
-
-
-class ProbeFailed(HostDied, Broken):
-    """It fails whatever it is asked: another one must not follow at once."""
-
-
-class HostStatistics(Statistics, frozen=True):
-    state: HostState
-    pid: int | None
-    info: EngineInfo | None
-    load: EngineLoad
-    flying: int
-    tokens_per_s: float
-    last_error: str | None
 
 
 class HostedEngine(Generic[T]):
@@ -113,16 +81,10 @@ class HostedEngine(Generic[T]):
         self._moved = anyio.Event()
         """Set, and made anew, when the host has come further on its way to ready."""
         self._host: Host | None = None
-        self._flights: dict[str, Flight[T]] = {}
-        self._flying = 0
-        """Of these, how many have not ended."""
-        self._ended: list[Flight[T]] = []
-        """Of these, those that ended since the batcher last looked."""
+        self._flights: Flights[T] = Flights()
         self._outbox: deque[ToHost] = deque()
         """What the host has not got yet; the first may be on its way."""
         self._outbox_bell = Bell()
-        self._load = EngineLoad()
-        self._rates: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
         self._vitals = Vitals(config.watchdog_s, breaker, clock)
         self._last_error: str | None = None
 
@@ -131,19 +93,13 @@ class HostedEngine(Generic[T]):
     def submit(self, flights: Sequence[Flight[T]]) -> None:
         """Start these requests. Only while `info` is set."""
         assert self._state is HostState.READY, "submitted to an engine that is not ready"
-        self._vitals.submitted((flight.request.id for flight in flights), self._flying)
-        for flight in flights:
-            known = self._flights.get(flight.request.id)
-            assert not known or known.ended, "two attempts of one task at once"
-            self._flights[flight.request.id] = flight
-        self._flying += len(flights)
+        self._vitals.submitted((flight.request.id for flight in flights), self.flying)
+        self._flights.add(flights)
         self._send(Generate(tuple(flight.request for flight in flights)))
 
     def abort(self, ids: Sequence[str]) -> None:
         """Stop and forget these."""
-        known = [flight for id in ids if (flight := self._flights.pop(id, None)) is not None]
-        running = tuple(flight.request.id for flight in known if flight.ended is None)
-        self._flying -= len(running)
+        running = self._flights.forget(ids)
         if running and self._state is HostState.READY:
             self._send(Abort(running))
             self._doubt()
@@ -151,45 +107,43 @@ class HostedEngine(Generic[T]):
     @property
     def free(self) -> int:
         """Slots that stand empty; 0 while the engine is not ready."""
-        return max(0, self.info.slots - self._flying) if self.info else 0
+        return max(0, self.info.slots - self.flying) if self.info else 0
 
     @property
     def flying(self) -> int:
         """Requests that the engine works on."""
-        return self._flying
+        return self._flights.running
 
     def time_out(self, flight: Flight[T], message: str) -> None:
         """Stop this request and end it as failed; it may be tried again."""
         request = flight.request
-        if flight.ended is None and request.id in self._flights:
+        if flight.ended is None and self._flights.get(request.id) is flight:
             error = ErrorInfo("timeout", message)
-            self._end(flight, Completion(request.id, request.attempt, error=error))
+            self._flights.end(flight, Completion(request.id, request.attempt, error=error))
             self._send(Abort((request.id,)))
             self._vitals.called(good=False)
             self._doubt()
 
     def flights(self) -> list[Flight[T]]:
         """All that is held here, running or ended, in the order they were submitted."""
-        return list(self._flights.values())
+        return self._flights.all()
 
     def take_ended(self) -> list[Flight[T]]:
-        """Those that ended since the last call. They stay in `flights` until released."""
-        ended, self._ended = self._ended, []
-        return ended
+        """Those that ended since the last call. They stay here until released."""
+        return self._flights.take_ended()
 
     def release(self, flight: Flight[T]) -> None:
         """Forget an ended request: its outcome is recorded."""
-        if self._flights.get(flight.request.id) is flight:
-            del self._flights[flight.request.id]
+        self._flights.release(flight)
 
     def statistics(self) -> HostStatistics:
         return HostStatistics(
             state=self._state,
             pid=self._host.pid if self._host else None,
             info=self.info,
-            load=self._load,
-            flying=self._flying,
-            tokens_per_s=self._tokens_per_s(),
+            load=self._vitals.load,
+            flying=self.flying,
+            tokens_per_s=self._vitals.tokens_per_s,
             last_error=self._last_error,
         )
 
@@ -240,7 +194,7 @@ class HostedEngine(Generic[T]):
                 self._vitals.progressed()
                 self._on_text(pieces)
             case Reading(load):
-                self._note(load)
+                self._vitals.read(load)
             case Loaded(info):
                 self._loaded = info
                 self._move()
@@ -258,20 +212,15 @@ class HostedEngine(Generic[T]):
         if completion.attempt == PROBE.attempt:
             self._take_probe(completion)
             return
-        flight = self._flights.get(completion.id)
-        if flight and not flight.ended and flight.request.attempt == completion.attempt:
-            self._end(flight, completion)
-            if completion.error is None or not (
-                completion.permanent or completion.error.code == GIVEN_UP
-            ):
-                failing = self._vitals.called(good=completion.error is None)
-                if failing:
-                    self._doubt()
+        if not self._flights.complete(completion) or blameless(completion):
+            return
+        if self._vitals.called(good=completion.error is None):
+            self._doubt()
 
     def _take_probe(self, completion: Completion) -> None:
         if completion.error is not None and not completion.permanent:
             raise ProbeFailed(f"it fails its health probe: {completion.error.message}")
-        if self._vitals.proven(self._flying):
+        if self._vitals.proven(self.flying):
             self._send(Generate((PROBE,)))
         if self._state is HostState.LOADING:
             info = self.info = self._loaded
@@ -282,15 +231,8 @@ class HostedEngine(Generic[T]):
 
     def _doubt(self) -> None:
         """Have the engine prove that it lives."""
-        if self._vitals.doubt(self._flying):
+        if self._vitals.doubt(self.flying):
             self._send(Generate((PROBE,)))
-
-    def _note(self, load: EngineLoad) -> None:
-        # Tokens of prompts count when they are taken in, which a hung engine may do as well.
-        if load.completion_tokens != self._load.completion_tokens:
-            self._vitals.progressed()
-        self._load = load
-        self._rates.append((self._clock.monotonic(), load.completion_tokens))
 
     async def _send_outbox(self, host: Host) -> None:
         while True:
@@ -319,7 +261,7 @@ class HostedEngine(Generic[T]):
         started()
         while True:
             await self._clock.sleep(min(1.0, limit_s / 4))
-            if self._vitals.hung(self._flying):
+            if self._vitals.hung(self.flying):
                 raise HostHung(f"hung: requests run, but no token for {limit_s:g} s")
 
     def _move(self) -> None:
@@ -335,8 +277,6 @@ class HostedEngine(Generic[T]):
     async def _bury(self) -> None:
         host, self._host = self._host, None
         self._close()
-        self._load = EngineLoad()
-        self._rates.clear()
         self._end_all(hung=False)
         self._tell()
         if host is not None:
@@ -344,35 +284,12 @@ class HostedEngine(Generic[T]):
 
     def _end_all(self, *, hung: bool) -> list[Flight[T]]:
         """End what runs. Returns those that may have been the cause: they are `Lost`."""
-        unsent = {
-            request.id
-            for message in self._outbox
-            if isinstance(message, Generate)
-            for request in message.requests
-        }
-        reason = self._last_error or "the engine was stopped"
-        suspected: list[Flight[T]] = []
-        for id, flight in self._flights.items():
-            if flight.ended is not None:
-                continue
-            if id in unsent or (hung and self._vitals.innocent_of_a_hang(id)):
-                error = ErrorInfo(GIVEN_UP, reason)
-                self._end(flight, Completion(id, flight.request.attempt, error=error))
-            else:
-                self._end(flight, Lost(reason))
-                suspected.append(flight)
-        return suspected
-
-    def _end(self, flight: Flight[T], ended: Completion | Lost) -> None:
-        flight.ended = ended
-        self._flying -= 1
-        self._ended.append(flight)
-
-    def _tokens_per_s(self) -> float:
-        if len(self._rates) < 2:
-            return 0.0
-        (began, before), (ended, after) = self._rates[0], self._rates[-1]
-        return max(0.0, (after - before) / (ended - began)) if ended > began else 0.0
+        waiting = (message for message in self._outbox if isinstance(message, Generate))
+        unsent = {request.id for message in waiting for request in message.requests}
+        return self._flights.end_all(
+            self._last_error or "the engine was stopped",
+            lambda id: id in unsent or (hung and self._vitals.innocent_of_a_hang(id)),
+        )
 
     def _send(self, message: ToHost) -> None:
         self._outbox.append(message)

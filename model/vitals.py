@@ -8,11 +8,12 @@ hang. A probe is also what tells an engine that fails from requests that fail.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
 from autoglm.types import Sampling
-from model.engine import EngineRequest
+from model.engine import EngineLoad, EngineRequest
 from runtime.breaker import BreakerOptions, FailureRatio
 from runtime.clock import Clock
 
@@ -20,6 +21,8 @@ PROBE: Final = EngineRequest(
     "health probe", 0, prompt="Hello", sampling=Sampling(max_tokens=1, temperature=0.0)
 )
 """Attempts of tasks count from 1."""
+READINGS: Final = 10
+"""How many `tokens_per_s` is averaged over."""
 
 
 class Vitals:
@@ -32,12 +35,29 @@ class Vitals:
         self.reset()
 
     def reset(self) -> None:
+        self.load = EngineLoad()
+        self._rates: deque[tuple[float, int]] = deque(maxlen=READINGS)
         self._progress_at = self._clock.monotonic()
         self._probing = False
         self._again = False
         """Something was dropped after the probe went out: its answer proves nothing of that."""
         self._innocent: set[str] = set()
         self._calls.clear()
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Over the last readings."""
+        if len(self._rates) < 2:
+            return 0.0
+        (began, before), (ended, after) = self._rates[0], self._rates[-1]
+        return max(0.0, (after - before) / (ended - began)) if ended > began else 0.0
+
+    def read(self, load: EngineLoad) -> None:
+        # Tokens of prompts count when they are taken in, which a hung engine may do as well.
+        if load.completion_tokens != self.load.completion_tokens:
+            self.progressed()
+        self.load = load
+        self._rates.append((self._clock.monotonic(), load.completion_tokens))
 
     def submitted(self, ids: Iterable[str], flying: int) -> None:
         """These go to an engine in which `flying` others run."""

@@ -24,7 +24,8 @@ from model.frames import (
     decode_to_host,
     encode,
 )
-from model.hosted import HostedEngine, HostState
+from model.hosted import HostedEngine
+from model.hosts import HostState
 from model.vitals import PROBE
 from runtime.breaker import BreakerOptions
 from runtime.channel import Channel

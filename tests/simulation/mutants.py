@@ -27,11 +27,13 @@ from model.engine import Completion
 from model.host import EngineHost
 from model.hosted import HostedEngine
 from model.vitals import Vitals
+from runtime.breaker import Breaker
 from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
 from runtime.store import endings, execution, intake, opening
 from runtime.store.protocol import InsertLines, InsertTasks
 from runtime.store.transaction import Transaction
+from runtime.supervision import Supervisor
 
 
 class Mutant(msgspec.Struct, frozen=True):
@@ -198,6 +200,10 @@ MUTANTS = {
     "a task runs though what it waits for failed": Mutant(
         endings, "_tell_blocked", "if state is not TaskState.SUCCEEDED:", "if False:"
     ),
+    "an open breaker holds nothing": Mutant(
+        Supervisor, "_hold", "while (delay := child.breaker.wait_s(now)) > 0:", "while False:"
+    ),
+    "a breaker never trips": Mutant(Breaker, "failed", "(trip or self._should_trip(now))", "trip"),
     "a suspect does not fly alone": Mutant(
         Batcher, "_send", "self._alone = trigger is Trigger.ALONE", "self._alone = False"
     ),

@@ -32,6 +32,7 @@ from autoglm import wire
 from runtime import actor, supervision
 from runtime.mailbox import Mailbox
 from runtime.store import endings
+from runtime.supervision import Supervisor
 from tests.simulation import net
 from tests.simulation.check import violations
 from tests.simulation.disk import Mishaps, SimulatedStore
@@ -40,6 +41,7 @@ from tests.simulation.loop import Deadlock, Process, StepsExceeded, run_virtuall
 from tests.simulation.net import Network
 from tests.simulation.people import History, Person, Vandal
 from tests.simulation.plan import POISON, Plan
+from tests.simulation.restarts import RestartWatch
 from tests.simulation.world import Universe
 
 LIVENESS_S = 600
@@ -115,6 +117,7 @@ class _Simulation:
         self._engines = EngineRoom(universe, plan.net_delay_s)
         self._engine_faults = 0
         self._own_failures: list[str] = []
+        self._restarts = RestartWatch(universe.clock)
         self._starts = 0
         self._drains = plan.drains
         self._kills = plan.server_kills
@@ -137,6 +140,7 @@ class _Simulation:
         found += violations(store.cx, self.plan, self._history)
         found += self._too_many_engines()
         found += self._own_failures
+        found += self._restarts.found
         (tasks,) = store.cx.execute("SELECT count(*) FROM task").fetchone()
         store.discard()
         universe = self.universe
@@ -282,6 +286,8 @@ class _Simulation:
                 stack.enter_context(patch.object(scheduler, "Window", lambda: Window(*window)))
             stack.enter_context(patch.object(endings, "CANCEL_SLICE", 2))
             stack.enter_context(patch.object(supervision, "log", self))
+            watched = self._restarts.around(Supervisor._run_once)  # pyright: ignore
+            stack.enter_context(patch.object(Supervisor, "_run_once", watched))
             stack.enter_context(patch.object(anyio, "connect_unix", self._network.connect))
             for name in ("put", "drain"):
                 original = getattr(Mailbox, name)

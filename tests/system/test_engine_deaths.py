@@ -262,16 +262,17 @@ async def test_killed_in_mid_batch_again_and_again_the_engine_loses_and_doubles_
 ) -> None:
     options = (*SIMULATED, "--set", "engine.simulated.step_ms=5", *NEVER_HELD)
     with Server(tmp_path, *options) as server:
-        async with Client(server.socket) as client, anyio.create_task_group() as group:
+        async with Client(server.socket) as client:
             people = People(client, tokens=10)
-            for name in range(6):
-                group.start_soon(people.live, name)
-            for _ in range(KILLS):
-                status = await seen(client, lambda status: status.engines[0].running >= 3)
-                assert status.engines[0].pid is not None
-                os.kill(status.engines[0].pid, signal.SIGKILL)
-                await people.all_answered()
-            people.over = True
+            async with anyio.create_task_group() as group:
+                for name in range(6):
+                    group.start_soon(people.live, name)
+                for _ in range(KILLS):
+                    status = await seen(client, lambda status: status.engines[0].running >= 3)
+                    assert status.engines[0].pid is not None
+                    os.kill(status.engines[0].pid, signal.SIGKILL)
+                    await people.all_answered()
+                people.over = True
         assert len(people.answered) == len(people.tasks) > KILLS
         times = succeeded(server)
         assert {id: times[id] for id in people.answered} == dict.fromkeys(people.answered, 1)
