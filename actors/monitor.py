@@ -20,7 +20,8 @@ from autoglm.types import (
     Status,
     TaskState,
 )
-from model.hosted import HostedEngine, HostState
+from model.hosted import HostedEngine
+from model.hosts import HostState
 from runtime.actor import Actor
 from runtime.mailbox import Mailbox
 from runtime.supervision import ChildState, Supervised

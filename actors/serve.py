@@ -23,6 +23,7 @@ from model.hosted import Launch
 from runtime.clock import SystemClock, system_rng
 from runtime.config import Config
 from runtime.folder import claim_data_dir, claim_socket
+from runtime.orphans import end_orphans
 from runtime.process import ChildProcess, Host, die_with
 from runtime.store.protocol import StoreDamaged, StoreError
 from runtime.store.sqlite import STORE_NAME, SqliteStore
@@ -51,6 +52,7 @@ def serve(config: Config, places: Places, options: ServeOptions) -> int:
     os.umask(0o077)
     data_lock = claim_data_dir(places.data_dir)
     socket_lock = claim_socket(places.socket)
+    end_orphans(places.data_dir)
     try:
         return anyio.run(_serve, config, places, options, backend_options={"use_uvloop": True})
     finally:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import anyio
 import msgspec
@@ -23,6 +24,7 @@ from actors import reader as reading
 from actors import retention as retaining
 from actors import scheduler as scheduling
 from actors.addresses import Addresses
+from actors.breakers import BreakerMemory
 from actors.messages import Drain, TextsArrived
 from autoglm.errors import AutoGLMError, ServerUnavailable
 from autoglm.ids import Ids
@@ -30,14 +32,14 @@ from autoglm.types import ServerStatus, TaskState
 from autoglm.wire import PROTOCOL_VERSION, Welcome
 from model.engine import Progress
 from model.hosted import HostedEngine, Launch
-from runtime.breaker import BreakerOptions
+from runtime.actor import Child
 from runtime.clock import Clock, Rng, SteadyWall
 from runtime.config import Config
+from runtime.mailbox import Mailbox
 from runtime.store.health import Health
 from runtime.store.protocol import CancelTasks, ClaimedTask, PutBack, Store, StoreDamaged, Write
 from runtime.supervision import ChildSpec, Strategy, Supervised, Supervisor
 
-ENGINE_BREAKER = BreakerOptions(delay_first_s=5.0)
 DRAIN_RETRY_S = 2.0
 _QUIET_CHECK_S = 0.02
 
@@ -85,16 +87,21 @@ class Tree:
                 world.launch(f"engine-{number}"),
                 world.clock,
                 self._on_text,
+                config.supervision.engines,
             )
             for number in replicas
         ]
         self._at = Addresses([f"batcher-{number}" for number in replicas])
+        self._memory = BreakerMemory(
+            config.engine, self._at.engine_lane, world.clock, self._wall.now_ms
+        )
         self._totals = [batching.Totals() for _ in replicas]
         self._build()
 
     async def run(self) -> None:
         """Until cancelled. Raises StoreError at the start, Escalation when a child is hopeless."""
         await self.put_back()
+        await self._memory.recall(self._world.store, self._engine_hosts.children)
         await self._root.run(lambda: None)
 
     async def drain(self, timeout_s: float) -> bool:
@@ -136,8 +143,20 @@ class Tree:
     def _build(self) -> None:
         clock, rng, at = self._world.clock, self._world.rng, self._at
 
-        def supervisor(name: str, strategy: Strategy, specs: list[ChildSpec]) -> Supervisor:
-            return Supervisor(name, strategy, specs, clock, rng)
+        config = self._config
+        breaker, start_s = config.supervision.actors, config.supervision.start_timeout_s
+
+        def supervisor(
+            name: str, strategy: Strategy, specs: list[ChildSpec], *, replicas: bool = False
+        ) -> Supervisor:
+            return Supervisor(name, strategy, specs, clock, rng, replicas=replicas)
+
+        def actor(name: str, start: Callable[[], Child], *mailboxes: Mailbox[Any]) -> ChildSpec:
+            return ChildSpec(name, start, mailboxes, breaker, start_s)
+
+        # These wait for the store where it is blocked, which is no failure of theirs.
+        def patient(name: str, start: Callable[[], Child], *mailboxes: Mailbox[Any]) -> ChildSpec:
+            return ChildSpec(name, start, mailboxes, breaker)
 
         self._batchers = supervisor(
             "batchers",
@@ -148,29 +167,35 @@ class Tree:
             "core",
             Strategy.REST_FOR_ONE,
             [
-                ChildSpec("persister", self._start_persister, (at.engine_lane, at.intake)),
-                ChildSpec("scheduler", self._start_scheduler, (at.scheduler,)),
-                ChildSpec("batchers", lambda: self._batchers),
+                patient("persister", self._start_persister, at.engine_lane, at.intake),
+                actor("scheduler", self._start_scheduler, at.scheduler),
+                patient("batchers", lambda: self._batchers),
             ],
         )
         self._engine_hosts = supervisor(
             "engines",
             Strategy.ONE_FOR_ONE,
             [
-                ChildSpec(engine.name, lambda engine=engine: engine, breaker=ENGINE_BREAKER)
+                ChildSpec(
+                    engine.name,
+                    lambda engine=engine: engine,
+                    breaker=config.supervision.engines,
+                    on_breaker=lambda breaker, name=engine.name: self._memory.note(name, breaker),
+                )
                 for engine in self.engines
             ],
+            replicas=True,
         )
         self._root = supervisor(
             "root",
             Strategy.ONE_FOR_ONE,
             [
-                ChildSpec("frontdoor", self._start_frontdoor, (self._at.frontdoor,)),
-                ChildSpec("monitor", self._start_monitor, (self._at.monitor,)),
-                ChildSpec("reader", self._start_reader, (self._at.reader,)),
-                ChildSpec("retention", self._start_retention, (self._at.retention,)),
-                ChildSpec("engines", lambda: self._engine_hosts),
-                ChildSpec("core", lambda: self._core),
+                actor("frontdoor", self._start_frontdoor, at.frontdoor),
+                actor("monitor", self._start_monitor, at.monitor),
+                actor("reader", self._start_reader, at.reader),
+                actor("retention", self._start_retention, at.retention),
+                patient("engines", lambda: self._engine_hosts),
+                patient("core", lambda: self._core),
             ],
         )
 
@@ -247,6 +272,7 @@ class Tree:
                 self._totals[number],
             ),
             (mailbox,),
+            self._config.supervision.actors,
         )
 
     # ── what actors ask of the tree ──────────────────────────────────────────────────────────

@@ -11,11 +11,14 @@ parent's end, `model.hosted`, turns each of these into something the batcher can
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from autoglm.types import EngineChoice, ErrorInfo, Message, Sampling
+
+GIVEN_UP: Final = "aborted"
+"""The code of a request that was stopped before it was answered, through no fault of its own."""
 
 
 class EngineRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,6 +47,12 @@ class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_tokens: int = 0
     error: ErrorInfo | None = None
     permanent: bool = False
+
+
+def blameless(completion: Completion) -> bool:
+    """Whether it failed, and that says nothing about the engine."""
+    error = completion.error
+    return error is not None and (completion.permanent or error.code == GIVEN_UP)
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -75,11 +84,6 @@ class EngineLoad(msgspec.Struct, frozen=True):
     completion_tokens: int = 0
     kv_usage: float = 0.0
     """Share of the KV cache in use, 0 to 1."""
-
-    @property
-    def tokens(self) -> int:
-        """All that were computed: as long as they rise, the engine is alive."""
-        return self.prompt_tokens + self.completion_tokens
 
 
 class RequestFailed(Exception):

@@ -32,6 +32,7 @@ import msgspec
 
 from autoglm.types import EngineChoice, Message, Sampling
 from model.engine import (
+    GIVEN_UP,
     Completion,
     EngineDead,
     EngineInfo,
@@ -304,7 +305,7 @@ def _finish_reason(last: RequestOutput) -> str:
     if reason in {"stop", "length"}:
         return reason
     if reason == "abort":
-        raise RequestFailed("aborted", "the engine aborted the request", permanent=False)
+        raise RequestFailed(GIVEN_UP, "the engine aborted the request", permanent=False)
     raise RequestFailed("engine_error", f"the engine ended with {reason!r}", permanent=False)
 
 

@@ -5,8 +5,9 @@
                        └───────failure─────────┘  (the delay doubles)
 
 It trips on more than `consecutive_max` failures in a row, on `window_failures` within `window_s`
-seconds, or when more than `ratio_max` of at least `ratio_calls` recent calls failed. Closed means
-start at once; open means hold; half-open allows exactly one try. Times are monotonic seconds.
+seconds, or when it is told to. Closed means start at once; open means hold; half-open allows
+exactly one try. Times are monotonic seconds. `FailureRatio` watches what a running thing is asked:
+more than `ratio_max` of the last `ratio_calls` failing is reason to look at it.
 Source: M. Nygard, "Release It!", and Erlang/OTP's restart intensity.
 """
 
@@ -26,7 +27,7 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half_open"
 
 
-class BreakerOptions(msgspec.Struct, frozen=True):
+class BreakerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When to trip and how long to stay open, in counts and seconds."""
 
     consecutive_max: int = 3
@@ -42,7 +43,9 @@ class BreakerOptions(msgspec.Struct, frozen=True):
     """Failed probes in a row after which holding on is pointless: the owner should escalate."""
 
     def __post_init__(self) -> None:
-        if self.consecutive_max < 0 or self.window_failures < 1 or self.ratio_calls < 1:
+        if self.consecutive_max < 0 or self.probes_max < 0 or self.stable_s < 0:
+            raise ValueError("a breaker's limits can't be negative")
+        if self.window_failures < 1 or self.ratio_calls < 1:
             raise ValueError("a breaker's counts must be positive")
         if not 0 < self.ratio_max <= 1 or self.window_s <= 0:
             raise ValueError("a breaker's ratio lies in (0, 1], its window is positive")
@@ -59,7 +62,6 @@ class Breaker:
         self.open_until = 0.0
         self._consecutive = 0
         self._failures: deque[float] = deque(maxlen=options.window_failures)
-        self._calls: deque[bool] = deque(maxlen=options.ratio_calls)
         self._trips = 0
         """Times in a row that it opened without a success between: sets the delay."""
 
@@ -74,26 +76,23 @@ class Breaker:
             self.state = BreakerState.HALF_OPEN
 
     def succeeded(self) -> None:
-        """A try or a call went well."""
-        self._calls.append(True)
+        """A try went well."""
         self._consecutive = 0
         if self.state is BreakerState.HALF_OPEN:
             self.state = BreakerState.CLOSED
             self._failures.clear()
-            self._calls.clear()
 
     def settled(self) -> None:
         """It has been up for `stable_s`: the next failure starts from the first delay again."""
         self._trips = 0
         self._consecutive = 0
 
-    def failed(self, now: float, draw: float) -> None:
-        """A try or a call failed; `draw`, in [0, 1), jitters the delay if this trips it."""
+    def failed(self, now: float, draw: float, *, trip: bool = False) -> None:
+        """A try failed; `draw`, in [0, 1), jitters the delay if this trips it. `trip`: it does."""
         self._consecutive += 1
         self._failures.append(now)
-        self._calls.append(False)
         if self.state is BreakerState.HALF_OPEN or (
-            self.state is BreakerState.CLOSED and self._should_trip(now)
+            self.state is BreakerState.CLOSED and (trip or self._should_trip(now))
         ):
             self._open(now, draw)
 
@@ -101,6 +100,18 @@ class Breaker:
     def hopeless(self) -> bool:
         """Whether `probes_max` probes in a row have failed."""
         return self._trips > self.options.probes_max
+
+    @property
+    def trips(self) -> int:
+        """How often it opened since it was last stable; what a new one needs to go on from here."""
+        return self._trips
+
+    def go_on(self, now: float, trips: int, wait_s: float) -> None:
+        """Go on where another one was: open for `wait_s`, at most as long as it could have been."""
+        assert trips > 0, "only an open breaker is worth remembering"
+        self._trips = trips
+        self.open_until = now + min(max(0.0, wait_s), self.options.delay_max_s)
+        self.state = BreakerState.OPEN
 
     def __repr__(self) -> str:
         return f"<Breaker {self.state} consecutive={self._consecutive} trips={self._trips}>"
@@ -110,12 +121,7 @@ class Breaker:
         if self._consecutive > options.consecutive_max:
             return True
         window = self._failures
-        if len(window) == options.window_failures and now - window[0] <= options.window_s:
-            return True
-        bad = self._calls.count(False)
-        return len(self._calls) >= options.ratio_calls and bad > options.ratio_max * len(
-            self._calls
-        )
+        return len(window) == options.window_failures and now - window[0] <= options.window_s
 
     def _open(self, now: float, draw: float) -> None:
         self._trips += 1
@@ -123,3 +129,21 @@ class Breaker:
         # Full jitter, kept off zero so that open always means a pause.
         self.open_until = now + longest * max(draw, 0.05)
         self.state = BreakerState.OPEN
+
+
+class FailureRatio:
+    """The last `ratio_calls` calls of something."""
+
+    def __init__(self, options: BreakerOptions) -> None:
+        self._options = options
+        self._calls: deque[bool] = deque(maxlen=options.ratio_calls)
+
+    def exceeded_by(self, *, good: bool) -> bool:
+        """Count a call. Whether more than `ratio_max` of the last `ratio_calls` have failed."""
+        calls = self._calls
+        calls.append(good)
+        full = len(calls) == self._options.ratio_calls
+        return full and calls.count(False) > self._options.ratio_max * len(calls)
+
+    def clear(self) -> None:
+        self._calls.clear()

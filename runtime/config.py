@@ -10,12 +10,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeGuard, cast
 
 import msgspec
 
 from autoglm.errors import ConfigError, UsageError
 from autoglm.text import duration_s
+from runtime.breaker import BreakerOptions
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -112,6 +113,24 @@ class RetentionConfig(_Section, frozen=True):
     """The event log of tasks that have ended, where it is to go before they do."""
 
 
+class EngineBreaker(BreakerOptions, frozen=True):
+    """Engines take long to load: they are held longer at first."""
+
+    delay_first_s: float = 5.0
+
+
+class SupervisionConfig(_Section, frozen=True):
+    """`supervision`: when what keeps failing is held back, for how long, and when it is given up.
+
+    See runtime.breaker.BreakerOptions for the keys of both.
+    """
+
+    actors: BreakerOptions = BreakerOptions()
+    engines: EngineBreaker = EngineBreaker()
+    start_timeout_s: PositiveSeconds = 30
+    """An actor that has not started by then has failed. Those that wait for the store may."""
+
+
 class Config(_Section, frozen=True):
     """The whole configuration."""
 
@@ -120,6 +139,7 @@ class Config(_Section, frozen=True):
     scheduler: SchedulerConfig = SchedulerConfig()
     retry: RetryConfig = RetryConfig()
     retention: RetentionConfig = RetentionConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
 
 
 _NOT_YAML = (
@@ -200,7 +220,7 @@ def _set(tree: dict[str, Any], setting: str) -> None:
     tree[keys[-1]] = value
 
 
-def _refuse_unknown(tree: Mapping[str, Any], section: type[_Section], path: str) -> None:
+def _refuse_unknown(tree: Mapping[str, Any], section: type[msgspec.Struct], path: str) -> None:
     fields = {field.name: field for field in msgspec.structs.fields(section)}
     for key, value in tree.items():
         name = f"{path}{key}"
@@ -209,8 +229,12 @@ def _refuse_unknown(tree: Mapping[str, Any], section: type[_Section], path: str)
         if name == "scheduler.policy" and str(value) in _LATER_POLICIES:
             raise ConfigError(f"scheduler.policy {value} is not available in this version yet")
         kind = fields[key].type
-        if isinstance(kind, type) and issubclass(kind, _Section) and isinstance(value, dict):
+        if _is_section(kind) and isinstance(value, dict):
             _refuse_unknown(cast("dict[str, Any]", value), kind, f"{name}.")
+
+
+def _is_section(kind: object) -> TypeGuard[type[msgspec.Struct]]:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def _unknown(name: str, key: str, fields: Iterable[str]) -> str:

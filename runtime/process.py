@@ -2,7 +2,8 @@
 
 A child gets one end of a socket pair and a log file for what it prints. It runs in a session of
 its own, so that Ctrl-C reaches only us, and is killed as a group. Should we be killed ourselves,
-the kernel kills it: each process of ours calls `die_with` first thing.
+the kernel kills it: each process of ours calls `die_with` first thing. One that the kernel did not
+reach is ended by the next server (runtime.orphans).
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import anyio
 from anyio.abc import Process
 
+from runtime import orphans
 from runtime.channel import Channel, SocketChannel
 
 _PR_SET_PDEATHSIG = 1
 _LAST_WORDS_BYTES = 2000
+_END_S = 1.0
+"""How long a process may take to end after it let go of its channel."""
+LOG_BYTES_MAX = 1024 * 1024
+"""A log that has grown larger makes room at the next start: the one before it is kept as `.1`."""
+STARTS = b"---- a process starts ----\n"
 
 
 class Host(Protocol):
@@ -37,8 +44,8 @@ class Host(Protocol):
         """End it and all it started, at once, and reap it."""
         ...
 
-    def last_words(self) -> str:
-        """The end of what it printed."""
+    async def wait_fate(self) -> str:
+        """How it ended, and the last line that it printed. Waits a moment for it to end."""
         ...
 
 
@@ -58,18 +65,23 @@ def die_with(parent: int) -> None:
 class ChildProcess:
     """A Python module run as a child: `python -P -m module --fd N --parent PID`."""
 
-    def __init__(self, process: Process, channel: Channel, log: Path) -> None:
+    def __init__(
+        self, process: Process, channel: Channel, log: Path, log_begins: int, known: Path
+    ) -> None:
         self.pid = process.pid
         self.channel = channel
+        self._known = known
         self._process = process
         self._log = log
+        self._log_begins = log_begins
+        """Where in the log its own output begins, in bytes."""
 
     @classmethod
     async def start(cls, module: str, log: Path, arguments: Sequence[str] = ()) -> ChildProcess:
         """Raises OSError when the process can't be started."""
         ours, theirs = socket.socketpair()
-        with theirs, log.open("wb") as output:
-            os.fchmod(output.fileno(), 0o600)
+        with theirs, _open_log(log) as output:
+            begins = output.tell()
             process = await anyio.open_process(
                 [
                     *(sys.executable, "-P", "-m", module),
@@ -82,20 +94,53 @@ class ChildProcess:
                 start_new_session=True,
                 pass_fds=(theirs.fileno(),),
             )
-        return cls(process, await SocketChannel.of(ours), log)
+        known = log.with_suffix(orphans.SUFFIX)
+        orphans.record(known, process.pid)
+        return cls(process, await SocketChannel.of(ours), log, begins, known)
 
     async def kill(self) -> None:
         with anyio.CancelScope(shield=True):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             await self._process.wait()
+            with contextlib.suppress(OSError):
+                self._known.unlink()
             await self.channel.aclose()
 
-    def last_words(self) -> str:
+    async def wait_fate(self) -> str:
+        with anyio.move_on_after(_END_S):
+            await self._process.wait()
+        lines = self._last_words().splitlines()
+        return ": ".join([_fate(self._process.returncode), *lines[-1:]])
+
+    def _last_words(self) -> str:
+        """The end of what this process, and not one before it, has printed."""
         try:
             with self._log.open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                file.seek(max(0, file.tell() - _LAST_WORDS_BYTES))
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(self._log_begins, end - _LAST_WORDS_BYTES))
                 return file.read().decode(errors="replace").strip()
         except OSError:
             return ""
+
+
+def _open_log(path: Path) -> BinaryIO:
+    """For a new process, after what those before it printed; that is kept up to a bound."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > LOG_BYTES_MAX:
+            path.replace(path.with_name(f"{path.name}.1"))
+    log = path.open("ab")
+    os.fchmod(log.fileno(), 0o600)
+    log.write(STARTS)
+    log.flush()
+    return log
+
+
+def _fate(code: int | None) -> str:
+    """In words; the kernel kills with SIGKILL when memory runs out."""
+    if code is None:
+        return "it let go of its channel"
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    return f"{name}, perhaps out of memory" if -code == signal.SIGKILL else name

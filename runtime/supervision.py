@@ -48,6 +48,10 @@ class Mishap(Exception):
     """
 
 
+class NotStarted(Mishap):
+    """A child did not say in time that it had started."""
+
+
 class Excused(Mishap):
     """A failure that says nothing about the child, such as the death of an engine on which
     suspects were tried: it is restarted at once and its breaker does not count it.
@@ -60,6 +64,10 @@ class Excused(Mishap):
         self.sound = sound
 
 
+class Broken(Mishap):
+    """A failure that shows a restart at once to be useless: it opens the breaker by itself."""
+
+
 class ChildSpec(msgspec.Struct, frozen=True):
     """What a supervisor needs to know of one child. `start` makes a fresh instance each time."""
 
@@ -68,6 +76,10 @@ class ChildSpec(msgspec.Struct, frozen=True):
     mailboxes: tuple[Mailbox[Any], ...] = ()
     """They belong to the child's address: they outlive its instances."""
     breaker: BreakerOptions = BreakerOptions()
+    start_timeout_s: float | None = None
+    """It has failed when it has not said by then that it has started. None: it sees to that."""
+    on_breaker: Callable[[Breaker], None] = lambda _: None
+    """Told when its breaker has opened or closed, or was forgiven."""
 
 
 class ChildStatistics(msgspec.Struct, frozen=True):
@@ -124,10 +136,14 @@ class Supervisor:
         specs: Sequence[ChildSpec],
         clock: Clock,
         rng: Rng,
+        *,
+        replicas: bool = False,
     ) -> None:
+        """`replicas`: the children do the same, so while one runs none is missed for good."""
         self.name = name
         self.children = [Supervised(spec) for spec in specs]
         self._strategy = strategy
+        self._replicas = replicas
         self._clock = clock
         self._rng = rng
 
@@ -160,9 +176,14 @@ class Supervisor:
                     group.start_soon(self._keep_rest, ready, position + 1, started)
                 await self._run_once(child, ready, started if not tied else None)
                 group.cancel_scope.cancel()
-            if child.breaker.hopeless:
+            if child.breaker.hopeless and not self._others_carry_on(child):
                 raise Escalation(f"{child.spec.name} keeps failing: {child.last_error}")
             child.restarts += 1
+
+    def _others_carry_on(self, child: Supervised) -> bool:
+        return self._replicas and any(
+            other is not child and other.state is ChildState.RUNNING for other in self.children
+        )
 
     async def _keep_rest(
         self, ready: anyio.Event, position: int, started: Callable[[], None]
@@ -181,7 +202,10 @@ class Supervisor:
     async def _run_once(
         self, child: Supervised, ready: anyio.Event, started: Callable[[], None] | None
     ) -> None:
-        """Run a fresh instance until it fails, and let the breaker know how it went."""
+        """Run a fresh instance until it fails, and let the breaker know how it went.
+
+        Where the breaker is half-open this is the one try: having started, in time, is success.
+        """
         begun: list[float] = []
 
         def on_started() -> None:
@@ -189,14 +213,18 @@ class Supervisor:
             child.state = ChildState.RUNNING
             if child.breaker.state is BreakerState.HALF_OPEN:
                 child.breaker.succeeded()
+                child.spec.on_breaker(child.breaker)
             ready.set()
             if started is not None:
                 started()
 
         child.state = ChildState.STARTING
         try:
-            child.instance = child.spec.start()
-            await child.instance.run(on_started)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._wait_started, child.spec, begun)
+                child.instance = child.spec.start()
+                await child.instance.run(on_started)
+                group.cancel_scope.cancel()
             error: BaseException = RuntimeError("returned")
         except Exception as caught:
             if escalation := _find(caught, Escalation):
@@ -211,12 +239,21 @@ class Supervisor:
             child.breaker.settled()
         excused = _find(error, Excused)
         if excused is None:
-            child.breaker.failed(now, self._rng.random())
+            broken = _find(error, Broken) is not None
+            child.breaker.failed(now, self._rng.random(), trip=broken)
+            if child.breaker.state is BreakerState.OPEN:
+                child.spec.on_breaker(child.breaker)
         elif excused.sound:
             child.breaker.settled()
         child.last_error = describe(error)
         told = None if _find(error, Mishap) else error
         log.warning("%s failed: %s", child.spec.name, child.last_error, exc_info=told)
+
+    async def _wait_started(self, spec: ChildSpec, begun: Sequence[float]) -> None:
+        if (limit_s := spec.start_timeout_s) is not None:
+            await self._clock.sleep(limit_s)
+            if not begun:
+                raise NotStarted(f"it has not started within {limit_s:g} s")
 
 
 def _find(error: BaseException, kind: type[E]) -> E | None:

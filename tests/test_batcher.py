@@ -24,6 +24,7 @@ from autoglm.types import TaskState
 from model.host import EngineHost
 from model.hosted import HostedEngine
 from model.simulated import SimulatedEngine
+from runtime.breaker import BreakerOptions
 from runtime.config import BatchConfig, Config, EngineConfig, RetryConfig, SimulatedConfig
 from runtime.mailbox import Mailbox
 from runtime.process import Host
@@ -59,7 +60,7 @@ class Stage:
         self.totals = Totals()
         self.process: Process | None = None
         self.engine: HostedEngine[ClaimedTask] = HostedEngine(
-            "engine", CONFIG.engine, self._launch, self.clock, lambda _: None
+            "engine", CONFIG.engine, self._launch, self.clock, lambda _: None, BreakerOptions()
         )
         self.scope = anyio.CancelScope()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.breaker import Breaker, BreakerOptions, BreakerState
+from runtime.breaker import Breaker, BreakerOptions, BreakerState, FailureRatio
 
 NEVER = 10**9
 
@@ -24,25 +24,48 @@ def tripped_by(options: BreakerOptions, calls: Sequence[tuple[float, bool]]) -> 
 
 
 def test_three_failures_in_a_row_are_borne_and_the_fourth_trips() -> None:
-    options = BreakerOptions(window_failures=NEVER, ratio_calls=NEVER)
+    options = BreakerOptions(window_failures=NEVER)
     assert not tripped_by(options, [(0, False)] * 3)
     assert tripped_by(options, [(0, False)] * 4)
     assert not tripped_by(options, [(0, False)] * 3 + [(0, True)] + [(0, False)] * 3)
 
 
 def test_five_failures_within_sixty_seconds_trip_and_a_little_longer_does_not() -> None:
-    options = BreakerOptions(consecutive_max=NEVER, ratio_calls=NEVER)
+    options = BreakerOptions(consecutive_max=NEVER)
     assert tripped_by(options, [(second, False) for second in (0, 15, 30, 45, 60)])
     assert not tripped_by(options, [(second, False) for second in (0, 15, 30, 45, 60.001)])
 
 
-def test_over_half_of_at_least_ten_calls_trip() -> None:
-    options = BreakerOptions(consecutive_max=NEVER, window_failures=NEVER)
-    half = [(0.0, False), (0.0, True)] * 5
-    assert not tripped_by(options, half)
-    assert tripped_by(options, [*half, (0.0, True), (0.0, False), (0.0, False), (0.0, False)])
-    assert not tripped_by(options, [(0.0, False)] * 9)
-    assert tripped_by(options, [(0.0, False)] * 10)
+@settings(max_examples=200, deadline=None)
+@given(
+    calls=st.lists(st.booleans(), max_size=60),
+    number=st.integers(1, 12),
+    share=st.sampled_from([0.1, 0.5, 0.75, 1.0]),
+)
+def test_a_ratio_is_exceeded_exactly_when_more_than_its_share_of_the_last_calls_failed(
+    calls: list[bool], number: int, share: float
+) -> None:
+    ratio = FailureRatio(BreakerOptions(ratio_calls=number, ratio_max=share))
+    for count, good in enumerate(calls, start=1):
+        last = calls[max(0, count - number) : count]
+        expected = count >= number and last.count(False) > share * number
+        assert ratio.exceeded_by(good=good) == expected
+
+
+def test_half_of_ten_calls_may_fail_and_six_may_not() -> None:
+    ratio = FailureRatio(BreakerOptions())
+    assert not any(ratio.exceeded_by(good=good) for good in (False, True) * 5)
+    assert not any(ratio.exceeded_by(good=good) for good in (False, True))
+    assert not ratio.exceeded_by(good=True)
+    assert [ratio.exceeded_by(good=False) for _ in range(3)] == [False, False, True]
+    ratio.clear()
+    assert [ratio.exceeded_by(good=False) for _ in range(10)] == [False] * 9 + [True]
+
+
+def test_told_to_it_trips_at_the_first_failure() -> None:
+    breaker = Breaker(BreakerOptions())
+    breaker.failed(0.0, 0.5, trip=True)
+    assert breaker.state is BreakerState.OPEN
 
 
 def test_an_open_breaker_holds_for_its_jittered_delay_then_allows_one_try() -> None:
@@ -95,6 +118,19 @@ def test_it_is_hopeless_after_the_allowed_probes_and_stable_uptime_forgives() ->
     assert not breaker.hopeless
 
 
+@given(wait_s=st.floats(-1e12, 1e12), trips=st.integers(1, 100))
+def test_what_is_remembered_holds_no_longer_than_it_could_have_whatever_the_clock_did(
+    wait_s: float, trips: int
+) -> None:
+    breaker = Breaker(BreakerOptions(delay_max_s=30, probes_max=8))
+    breaker.go_on(1000.0, trips, wait_s)
+    assert breaker.wait_s(1000.0) == pytest.approx(min(max(wait_s, 0), 30))
+    breaker.try_now(1030.0)
+    assert breaker.state is BreakerState.HALF_OPEN
+    breaker.failed(1030.0, 0.5)
+    assert breaker.hopeless == (trips >= 8)
+
+
 def test_open_always_means_a_pause() -> None:
     breaker = Breaker(BreakerOptions())
     for _ in range(4):
@@ -141,15 +177,7 @@ class Model:
         self.calls.append((now, False))
         options = self.options
         fresh = [at for at, good in self.calls if not good and now - at <= options.window_s]
-        last = [good for _, good in self.calls[-options.ratio_calls :]]
-        too_many = (
-            self.row > options.consecutive_max
-            or len(fresh) >= options.window_failures
-            or (
-                len(last) == options.ratio_calls
-                and last.count(False) > options.ratio_max * len(last)
-            )
-        )
+        too_many = self.row > options.consecutive_max or len(fresh) >= options.window_failures
         if self.state is BreakerState.HALF_OPEN or (self.state is BreakerState.CLOSED and too_many):
             self.state = BreakerState.OPEN
 
@@ -161,8 +189,6 @@ class Model:
         consecutive_max=st.integers(0, 6),
         window_failures=st.integers(1, 6),
         window_s=st.sampled_from([1.0, 10.0, 60.0]),
-        ratio_max=st.sampled_from([0.25, 0.5, 1.0]),
-        ratio_calls=st.integers(1, 10),
     ),
     steps=st.lists(
         st.tuples(st.sampled_from(["good", "bad", "bad", "settled"]), st.sampled_from([0, 1, 15])),

@@ -7,11 +7,14 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runtime.actor import Statistics
 from runtime.breaker import BreakerOptions, BreakerState
 from runtime.mailbox import Mailbox
 from runtime.supervision import (
+    Broken,
     ChildSpec,
     ChildState,
     Escalation,
@@ -23,7 +26,7 @@ from runtime.supervision import (
 )
 from tests.simulation.loop import VirtualClock, run_virtually
 
-ALMOST_NEVER = BreakerOptions(consecutive_max=10**6, window_failures=10**6, ratio_calls=10**6)
+ALMOST_NEVER = BreakerOptions(consecutive_max=10**6, window_failures=10**6)
 
 
 class EvenRng:
@@ -180,6 +183,150 @@ def test_an_excused_failure_of_a_sound_child_forgives_earlier_trips() -> None:
         assert supervisor.children[0].state is ChildState.RUNNING
 
     play(Strategy.ONE_FOR_ONE, "a", scene, options)
+
+
+def test_a_failure_that_shows_a_restart_to_be_useless_opens_the_breaker_at_once() -> None:
+    async def scene(stage: Stage, supervisor: Supervisor) -> None:
+        await stage.break_child("a", Broken("out of order"))
+        assert supervisor.children[0].state is ChildState.HELD
+
+    play(Strategy.ONE_FOR_ONE, "a", scene, BreakerOptions())
+
+
+def test_a_probe_that_does_not_start_in_time_has_failed() -> None:
+    class Sleeper:
+        async def run(self, started: Callable[[], None]) -> None:
+            await anyio.sleep_forever()
+
+        def statistics(self) -> Statistics:
+            return Statistics()
+
+    async def main(clock: VirtualClock) -> None:
+        options = BreakerOptions(consecutive_max=0, delay_first_s=2, delay_max_s=2, probes_max=3)
+        spec = ChildSpec("sleeper", Sleeper, breaker=options, start_timeout_s=10)
+        supervisor = Supervisor("boss", Strategy.ONE_FOR_ONE, [spec], clock, EvenRng())
+        with pytest.raises(Escalation, match="NotStarted: it has not started within 10 s"):
+            await supervisor.run(lambda: None)
+        assert clock.monotonic() == pytest.approx(4 * 10 + 3 * 1, abs=0.1)
+
+    run_virtually(main)
+
+
+def test_what_one_of_several_can_not_do_the_others_carry_on_until_they_can_not_either() -> None:
+    async def main(clock: VirtualClock) -> None:
+        stage = Stage(clock)
+        options = BreakerOptions(consecutive_max=0, delay_first_s=1, delay_max_s=1, probes_max=1)
+        specs = [stage.spec(name, options) for name in "ab"]
+        boss = Supervisor("boss", Strategy.ONE_FOR_ONE, specs, clock, EvenRng(), replicas=True)
+        gave_up: list[str] = []
+
+        async def run() -> None:
+            try:
+                await boss.run(lambda: None)
+            except Escalation as error:
+                gave_up.append(str(error))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            await clock.sleep(1)
+            for _ in range(10):
+                await stage.break_child("a")
+                assert boss.children[0].state is ChildState.HELD
+                await clock.sleep(0.6)
+            await stage.break_child("a")
+            await stage.break_child("b")
+            assert not gave_up
+            await clock.sleep(0.6)
+            await stage.break_child("a")
+            assert not gave_up
+            await stage.break_child("b")
+            assert gave_up == ["b keeps failing: ValueError: b broke"]
+
+    run_virtually(main)
+
+
+Life = tuple[bool, float]
+"""Whether it starts, and how long it lives then."""
+
+
+def planned_starts(options: BreakerOptions, lives: list[Life]) -> tuple[list[float], bool]:
+    """When a child with these lives is started, by the rules in plain words, and whether its
+    supervisor gives up before they are over. Delays are half of the longest.
+    """
+    now, row, trips, probe = 0.0, 0, 0, False
+    failures: list[float] = []
+    starts: list[float] = []
+    for begins, life_s in lives:
+        starts.append(now)
+        if begins and probe:
+            row, failures, probe = 0, [], False
+        now += life_s
+        if begins and life_s >= options.stable_s:
+            row, trips = 0, 0
+        row += 1
+        failures.append(now)
+        recent = [at for at in failures if now - at <= options.window_s]
+        if probe or row > options.consecutive_max or len(recent) >= options.window_failures:
+            trips += 1
+            if trips > options.probes_max:
+                return starts, True
+            now += min(options.delay_max_s, options.delay_first_s * 2 ** (trips - 1)) / 2
+            probe = True
+    return starts, False
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    options=st.builds(
+        BreakerOptions,
+        consecutive_max=st.integers(0, 4),
+        window_failures=st.integers(1, 5),
+        window_s=st.sampled_from([4.3, 64.3]),
+        delay_first_s=st.sampled_from([1.0, 4.0]),
+        delay_max_s=st.sampled_from([4.0, 32.0]),
+        stable_s=st.sampled_from([8.0, 32.0]),
+        probes_max=st.integers(0, 4),
+    ),
+    lives=st.lists(
+        st.tuples(st.booleans(), st.sampled_from([0.0, 1.0, 8.0, 32.0, 128.0])), max_size=25
+    ),
+)
+def test_a_child_is_started_exactly_when_the_rules_say(
+    options: BreakerOptions, lives: list[Life]
+) -> None:
+    starts: list[float] = []
+    left = list(lives)
+
+    class Mortal:
+        def __init__(self, clock: VirtualClock) -> None:
+            self._clock = clock
+
+        async def run(self, started: Callable[[], None]) -> None:
+            if not left:
+                await anyio.sleep_forever()
+            starts.append(self._clock.monotonic())
+            begins, life_s = left.pop(0)
+            if begins:
+                started()
+            await self._clock.sleep(life_s)
+            raise ValueError("its time was up")
+
+        def statistics(self) -> Statistics:
+            return Statistics()
+
+    async def main(clock: VirtualClock) -> bool:
+        spec = ChildSpec("mortal", lambda: Mortal(clock), breaker=options)
+        supervisor = Supervisor("boss", Strategy.ONE_FOR_ONE, [spec], clock, EvenRng())
+        try:
+            with anyio.move_on_after(100_000):
+                await supervisor.run(lambda: None)
+        except Escalation:
+            return True
+        return False
+
+    gave_up = run_virtually(main)
+    expected, gives_up = planned_starts(options, lives)
+    assert (starts, gave_up) == (pytest.approx(expected, abs=0.2), gives_up)
 
 
 def test_stable_uptime_forgives_earlier_trips() -> None:

@@ -194,6 +194,14 @@ CREATE TABLE floor (
 ) STRICT
 """,
     """
+CREATE TABLE engine_breaker (
+    engine     TEXT    PRIMARY KEY,
+    what       TEXT    NOT NULL,
+    trips      INTEGER NOT NULL,
+    open_until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+""",
+    """
 CREATE TABLE tally (
     state TEXT    PRIMARY KEY,
     tasks INTEGER NOT NULL

@@ -142,6 +142,22 @@ class DoChore(Write, frozen=True):
     """A slice of what an earlier write left to do. Result: bool, whether there is more."""
 
 
+class RememberBreaker(Write, frozen=True):
+    """What is to be known of an engine's breaker at the next start. Result: None."""
+
+    breaker: KeptBreaker
+
+
+class KeptBreaker(msgspec.Struct, frozen=True):
+    """`trips` 0: it is closed, and `open_until` (Unix ms) means nothing."""
+
+    engine: str
+    what: str
+    """The engine's kind and model."""
+    trips: int
+    open_until: int
+
+
 class Pruned(msgspec.Struct, frozen=True):
     """How many of each were removed; `next` None: nothing is left to remove."""
 
@@ -273,6 +289,10 @@ class FetchBacklog(Query, frozen=True):
 
 class FetchSummary(Query, frozen=True):
     """Result: `Summary`."""
+
+
+class FetchBreakers(Query, frozen=True):
+    """Result: `tuple[KeptBreaker, ...]`, of the engines whose breakers are not closed."""
 
 
 class Summary(msgspec.Struct, frozen=True):

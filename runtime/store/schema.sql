@@ -127,6 +127,13 @@ CREATE TABLE floor (                        -- numbers given out once are not gi
     logical_ms INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE engine_breaker (               -- engines that must not be started before a time
+    engine     TEXT    PRIMARY KEY,
+    what       TEXT    NOT NULL,            -- kind and model: another one starts afresh
+    trips      INTEGER NOT NULL,            -- openings in a row
+    open_until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE tally (                        -- how many tasks are in each state
     state TEXT    PRIMARY KEY,
     tasks INTEGER NOT NULL

@@ -18,7 +18,16 @@ import aiosqlite
 import anyio
 
 from autoglm.errors import AutoGLMError
-from runtime.store import chores, deadletters, endings, execution, intake, pruning, reading
+from runtime.store import (
+    breakers,
+    chores,
+    deadletters,
+    endings,
+    execution,
+    intake,
+    pruning,
+    reading,
+)
 from runtime.store import deadprotocol as dead
 from runtime.store import protocol as p
 from runtime.store.opening import (
@@ -55,6 +64,7 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     dead.RetryDead: deadletters.retry_dead,
     dead.DiscardDead: deadletters.discard_dead,
     dead.EditDead: deadletters.edit_dead,
+    p.RememberBreaker: breakers.remember_breaker,
 }
 _WRITES_TOGETHER: dict[type[p.Write], Callable[[Transaction, Any], list[Any]]] = {
     p.InsertTasks: intake.insert_tasks,
@@ -69,6 +79,7 @@ _QUERIES: dict[type[p.Query], Callable[[sqlite3.Connection, Any], Any]] = {
     p.FetchSummary: reading.fetch_summary,
     dead.FetchDeadLetters: deadletters.fetch_dead_letters,
     dead.FetchDeadLetter: deadletters.fetch_dead_letter,
+    p.FetchBreakers: breakers.fetch_breakers,
 }
 
 _COUNT = """

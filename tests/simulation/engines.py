@@ -31,7 +31,7 @@ class MemoryHost:
             self._process.kill()
             await anyio.lowlevel.checkpoint()
 
-    def last_words(self) -> str:
+    async def wait_fate(self) -> str:
         return "killed"
 
 

@@ -27,11 +27,14 @@ from autoglm.wire import Accepted
 from model.engine import Completion
 from model.host import EngineHost
 from model.hosted import HostedEngine
+from model.vitals import Vitals
+from runtime.breaker import Breaker
 from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
 from runtime.store import deadletters, endings, execution, intake, opening
 from runtime.store.protocol import InsertLines, InsertTasks
 from runtime.store.transaction import Transaction
+from runtime.supervision import Supervisor
 
 
 class Mutant(msgspec.Struct, frozen=True):
@@ -189,7 +192,9 @@ MUTANTS = {
     "who waits is not looked up again": Mutant(
         Telling, "look_at_all", "self._look_up(self._waiting.tasks())", "pass"
     ),
-    "an engine that hangs is not noticed": Mutant(HostedEngine, "_watch", "idle > limit", "False"),
+    "an engine that hangs is not noticed": Mutant(
+        Vitals, "hung", "idle_s > self._limit_s", "False"
+    ),
     "chunks do not know their place": Mutant(
         EngineHost, "_streamer", "offset += len(text)", "offset += 0"
     ),
@@ -203,6 +208,10 @@ MUTANTS = {
     "the attempts of a retried dead letter begin anew": Mutant(
         deadletters, "_retry", "failures = 0, ", "failures = 0, attempt = 0, "
     ),
+    "an open breaker holds nothing": Mutant(
+        Supervisor, "_hold", "while (delay := child.breaker.wait_s(now)) > 0:", "while False:"
+    ),
+    "a breaker never trips": Mutant(Breaker, "failed", "(trip or self._should_trip(now))", "trip"),
     "a suspect does not fly alone": Mutant(
         Staging, "next_batch", "self.on_trial, self._served = True, 0", "self._served = 0"
     ),

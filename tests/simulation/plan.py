@@ -13,9 +13,7 @@ from tests.simulation.world import Universe
 OUTPUT_TOKENS = (1, 3, 6)
 CRASH, HANG = "[[crash]]", "[[hang]]"
 POISON = (CRASH, HANG)
-"""Marks that end the engine each time. An engine that hangs is found out by what it does not
-answer, so what hangs it is not taken out of it: whatever came next would be blamed.
-"""
+"""Marks that end the engine each time."""
 FAILING = {"[[error]]": 3, "[[invalid]]": 1, "[[slow:30]]": 3}
 """Marks that fail the attempt, and after how many failures the task is dead."""
 FAILING_FAST = ("[[error]]", "[[invalid]]")
@@ -122,12 +120,12 @@ class Plan:
         for number in range(rng.randint(1, 5)):
             how = rng.choice(["submit", "submit", "submit", "cancel", "stream", "job", "look"])
             count = 0 if how == "look" else rng.choice([1, 2, 6])
-            prompts = [f"{who} {number} {place}{self._mark(how)}" for place in range(count)]
+            prompts = [f"{who} {number} {place}{self._mark()}" for place in range(count)]
             yield Errand(who, number, how, prompts)
 
-    def _mark(self, how: str) -> str:
+    def _mark(self) -> str:
         if self.poisoned and self._rng.random() < 0.1:
-            return f" {CRASH if how == 'cancel' else self._rng.choice(POISON)}"
+            return f" {self._rng.choice(POISON)}"
         if self.failing and self._rng.random() < 0.2:
             return f" {self._rng.choice(list(FAILING) if self.slow else FAILING_FAST)}"
         return ""

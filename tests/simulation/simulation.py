@@ -33,6 +33,7 @@ from autoglm import wire
 from runtime import actor, supervision
 from runtime.mailbox import Mailbox
 from runtime.store import endings
+from runtime.supervision import Supervisor
 from tests.simulation import net
 from tests.simulation.check import violations
 from tests.simulation.disk import Mishaps, SimulatedStore
@@ -41,12 +42,13 @@ from tests.simulation.loop import Deadlock, Process, StepsExceeded, run_virtuall
 from tests.simulation.net import Network
 from tests.simulation.people import History, Person, Vandal
 from tests.simulation.plan import POISON, Plan
+from tests.simulation.restarts import RestartWatch
 from tests.simulation.world import Universe
 
 LIVENESS_S = 600
 """Virtual time within which everything must be answered."""
 RESTARTS_MAX = 200
-PLANTED = ("InjectedFault", "StoreError", "HostDied", "Excused", "PutBackFailed")
+PLANTED = ("InjectedFault", "StoreError", "HostDied", "HostHung", "Excused", "PutBackFailed")
 """What children may fail of: faults of ours, and what follows from them."""
 CAPACITIES = (
     (persister, "ENGINE_LANE_CAPACITY"),
@@ -116,6 +118,7 @@ class _Simulation:
         self._engines = EngineRoom(universe, plan.net_delay_s)
         self._engine_faults = 0
         self._own_failures: list[str] = []
+        self._restarts = RestartWatch(universe.clock)
         self._starts = 0
         self._drains = plan.drains
         self._kills = plan.server_kills
@@ -138,6 +141,7 @@ class _Simulation:
         found += violations(store.cx, self.plan, self._history)
         found += self._too_many_engines()
         found += self._own_failures
+        found += self._restarts.found
         (tasks,) = store.cx.execute("SELECT count(*) FROM task").fetchone()
         store.discard()
         universe = self.universe
@@ -292,6 +296,8 @@ class _Simulation:
                 stack.enter_context(patch.object(scheduler, "Window", lambda: Window(*window)))
             stack.enter_context(patch.object(endings, "CANCEL_SLICE", 2))
             stack.enter_context(patch.object(supervision, "log", self))
+            watched = self._restarts.around(Supervisor._run_once)  # pyright: ignore
+            stack.enter_context(patch.object(Supervisor, "_run_once", watched))
             stack.enter_context(patch.object(anyio, "connect_unix", self._network.connect))
             for name in ("put", "drain"):
                 original = getattr(Mailbox, name)
