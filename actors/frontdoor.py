@@ -177,7 +177,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
             question.then(answer)
             return
         if question.connection is None:
-            self._look_again()
+            self._again.no_later_than(self._clock.monotonic() + UNAVAILABLE_RETRY_S)
         else:
             self.refuse(question.connection, question.rid, error)
 

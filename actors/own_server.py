@@ -21,7 +21,8 @@ from anyio.abc import Process
 from autoglm.errors import ServerError, UsageError
 from autoglm.paths import Places
 
-START_TIMEOUT_S = 20.0
+PATIENT_S = 20.0
+"""A start that takes longer is talked about: an old store is brought forward, for instance."""
 STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.02
 
@@ -36,7 +37,7 @@ class OwnServer:
     async def wait_ended(self) -> str:
         """Until it ends by itself; its last words."""
         await self._process.wait()
-        return _last_words(self._log)
+        return _fate(self._process, self._log)
 
 
 @asynccontextmanager
@@ -85,15 +86,18 @@ def _command(where: Places, config: Path | None, settings: Sequence[str]) -> lis
 
 
 async def _until_listening(process: Process, socket: Path, log: Path) -> None:
-    with anyio.move_on_after(START_TIMEOUT_S):
-        while process.returncode is None:
-            try:
-                await (await anyio.connect_unix(socket)).aclose()
-            except OSError:
-                await anyio.sleep(_POLL_S)
-            else:
-                return
-    reason = _last_words(log)
+    told_at = anyio.current_time()
+    while process.returncode is None:
+        try:
+            await (await anyio.connect_unix(socket)).aclose()
+        except OSError:
+            await anyio.sleep(_POLL_S)
+        else:
+            return
+        if anyio.current_time() - told_at > PATIENT_S:
+            told_at = anyio.current_time()
+            print(f"autoglm: the server is still starting: {_last_words(log)}", file=sys.stderr)
+    reason = _fate(process, log)
     if process.returncode == UsageError.exit_code:
         raise UsageError(reason)
     raise ServerError(f"the server did not start: {reason}")
@@ -107,6 +111,14 @@ async def _stop(process: Process) -> None:
         return
     process.kill()
     await process.wait()
+
+
+def _fate(process: Process, log: Path) -> str:
+    """Why it ended: what it said, unless it was not given the time to say it."""
+    code = process.returncode
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return _last_words(log)
 
 
 def _last_words(log: Path) -> str:

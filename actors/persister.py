@@ -50,6 +50,8 @@ log = logging.getLogger("autoglm.store")
 
 ENGINE_LANE_CAPACITY = 1024
 INTAKE_CAPACITY = 4096
+DUE_AGAIN_S = 1.0
+"""How soon what was due is tried again when it failed."""
 COMMIT_MAX = 256
 """Writes in one transaction: bounds how long those in the next one wait."""
 
@@ -167,9 +169,12 @@ class Persister:
         self._commits += 1
         self._writes += len(batch)
         for message, result in zip(batch, committed.results, strict=True):
+            failed = isinstance(result, AutoGLMError | StoreError)
             if message.reply is not None:
-                failed = isinstance(result, AutoGLMError | StoreError)
                 message.reply.send(Refused(result) if failed else result)
+            elif failed:
+                log.error("%s", result)
+                self._due.no_later_than(self._clock.monotonic() + DUE_AGAIN_S)
         self._publish(committed.effects)
 
     async def _rest(self, error: StoreBlocked) -> None:

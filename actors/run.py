@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +13,20 @@ import anyio
 from actors.own_server import own_server
 from autoglm.errors import ServerError, ServerNotRunning
 from autoglm.inputfile import open_input
-from autoglm.job import JobOptions, run_job
+from autoglm.job import PATIENCE, JobOptions, run_job
 from autoglm.paths import Places, places
 from autoglm.progress import shown_progress, summary
 from autoglm.resultfile import errors_path
-from autoglm.session import Session
+from autoglm.retry import Patience
+from autoglm.session import AWAY, Session
 from autoglm.types import to_json
+from autoglm.wire import Welcome
 from runtime.config import Config
 
 EXIT_DONE, EXIT_FAILED = 0, 1
+AMONG_RUNS = Patience(window_s=1, busy_s=math.inf)
+"""A server that another run started for itself ends with it, and does not come back."""
+TURN_S = 0.2
 
 
 def run(
@@ -34,21 +40,30 @@ def run(
     `check_engine` is asked before a server is started.
     """
     where = places(arguments.socket, arguments.data_dir)
-    asked = bool(arguments.engine or arguments.model or arguments.config or settings)
+
+    def asked(option: str | None, setting: str) -> bool:
+        named = any(each.partition("=")[0].strip() == setting for each in settings)
+        return bool(option or arguments.config or named)
+
     options = JobOptions(
         arguments.input,
         arguments.output,
         fresh=arguments.fresh,
         ordered=arguments.ordered,
-        engine=config.engine.kind if asked else None,
-        model=config.engine.model if asked else None,
+        engine=config.engine.kind if asked(arguments.engine, "engine.kind") else None,
+        model=config.engine.model if asked(arguments.model, "engine.model") else None,
     )
     open_input(options.input).close()  # before a server is started in vain
     errand = _Errand(where, options, as_json=arguments.json)
 
     async def go() -> int:
-        if await _somebody_listens(where):
-            return await errand.run()
+        while (server := await _listening(where)) is not None:
+            if not server.private:
+                return await errand.run(PATIENCE)
+            try:
+                return await errand.run(AMONG_RUNS)
+            except AWAY:
+                await anyio.sleep(TURN_S)  # the run that it served is over: now it is our turn
         check_engine(config)
         return await _with_own_server(errand, where, arguments.config, settings)
 
@@ -63,10 +78,10 @@ class _Errand:
         self._options = options
         self._as_json = as_json
 
-    async def run(self) -> int:
+    async def run(self, patience: Patience) -> int:
         began = anyio.current_time()
         with shown_progress() as report:
-            done = await run_job(self._options, self._where.socket, report)
+            done = await run_job(self._options, self._where.socket, report, patience)
         seconds = anyio.current_time() - began
         errors = errors_path(self._options.output)
         print(f"autoglm: {summary(done, seconds, str(errors))}", file=sys.stderr)
@@ -75,12 +90,13 @@ class _Errand:
         return EXIT_FAILED if done.failed else EXIT_DONE
 
 
-async def _somebody_listens(where: Places) -> bool:
+async def _listening(where: Places) -> Welcome | None:
+    """The server that is there."""
     try:
-        async with Session(where.socket, None):
-            return True
+        async with Session(where.socket, None) as session:
+            return session.server
     except ServerNotRunning:
-        return False
+        return None
 
 
 async def _with_own_server(
@@ -102,7 +118,7 @@ async def _with_own_server(
 
         group.start_soon(watch)
         try:
-            code = await errand.run()
+            code = await errand.run(PATIENCE)
         except Exception as error:
             failure = error
         group.cancel_scope.cancel()

@@ -65,7 +65,8 @@ async def _serve(config: Config, places: Places, options: ServeOptions) -> int:
     # Open to the very end: a second signal during the last writes must not cut them.
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         store = SqliteStore(places.data_dir / STORE_NAME, ranker(config.scheduler.policy))
-        tree = Tree(config, _identity(config, places), _world(places, store))
+        identity = _identity(config, places, private=options.parent is not None)
+        tree = Tree(config, identity, _world(places, store))
         try:
             await store.open()
         except StoreError as error:
@@ -129,9 +130,9 @@ async def _until_told(tree: Tree, signals: AsyncIterator[Signals], drain_timeout
     return EXIT_INTERRUPTED if first == signal.SIGINT else EXIT_DONE
 
 
-def _identity(config: Config, places: Places) -> Identity:
-    engine = config.engine
-    return Identity(__version__, os.getpid(), engine.kind, engine.model, str(places.data_dir))
+def _identity(config: Config, places: Places, *, private: bool) -> Identity:
+    engine, folder = config.engine, str(places.data_dir)
+    return Identity(__version__, os.getpid(), engine.kind, engine.model, folder, private)
 
 
 def _world(places: Places, store: SqliteStore) -> World:

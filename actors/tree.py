@@ -64,6 +64,8 @@ class Identity(msgspec.Struct, frozen=True):
     engine: str
     model: str
     data_dir: str
+    private: bool = False
+    """It ends with the process that started it."""
 
 
 class Tree:
@@ -296,7 +298,10 @@ class Tree:
 
     def _welcome(self, rid: int) -> Welcome:
         identity = self._identity
-        return Welcome(rid, identity.version, PROTOCOL_VERSION, identity.engine, identity.model)
+        return Welcome(
+            *(rid, identity.version, PROTOCOL_VERSION, identity.engine, identity.model),
+            private=identity.private,
+        )
 
     def _server_status(self) -> ServerStatus:
         identity = self._identity

@@ -206,7 +206,7 @@ def _add_list(subparsers: Subparsers[Parser]) -> None:
     parser.add_argument("--state", type=_state, help=", ".join(TaskState))
     parser.add_argument("--tenant")
     parser.add_argument("--job")
-    parser.add_argument("--limit", type=int, metavar="N", help="no more than this")
+    parser.add_argument("--limit", type=_count, metavar="N", help="no more than this")
 
 
 def _add_cancel(subparsers: Subparsers[Parser]) -> None:
@@ -259,13 +259,19 @@ def _top(arguments: argparse.Namespace) -> int:
 
 
 def _priority(text: str) -> int:
-    value = int(text) if text.isdecimal() else -1
+    value = int(text) if text.isascii() and text.isdecimal() else -1
     if not PRIORITY_MOST_URGENT <= value <= PRIORITY_LEAST_URGENT:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a priority: {PRIORITY_MOST_URGENT} (most urgent)"
             f" to {PRIORITY_LEAST_URGENT} (least)",
         )
     return value
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
 
 
 def _duration(text: str) -> float:

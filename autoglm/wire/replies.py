@@ -15,6 +15,8 @@ class Welcome(Message, frozen=True, tag="welcome"):
     protocol: int = PROTOCOL_VERSION
     engine: str = ""
     model: str = ""
+    private: bool = False
+    """It serves one `run` and ends with it."""
 
 
 class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -225,6 +225,7 @@ def _attempt(
                 results += _carry_out(tx, kind, together)
                 tx.write_events()
             except AutoGLMError as refusal:
+                assert len(together) == 1, "one refusal for many writes"
                 results.append(refusal)  # raised before anything was changed
             except Exception as error:
                 if not savepoints or unusable(error):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from actors.policy.rank import ranker
 from actors.tree import Identity, Tree, World
 from autoglm import Client
 from autoglm.ids import Ids
-from bench.report import percentile
 from model.hosted import Launch
 from runtime.breaker import BreakerOptions
 from runtime.clock import SystemClock, system_rng
@@ -28,7 +26,6 @@ pytestmark = pytest.mark.system
 
 CRASHES = 15
 """Of each actor."""
-RESTART_P99_MS = 50
 PATIENCE_S = 30
 OFTEN = BreakerOptions(consecutive_max=10**6, window_failures=10**6)
 CONFIG = Config(
@@ -58,14 +55,13 @@ async def until_all_run(tree: Tree) -> None:
             await anyio.lowlevel.checkpoint()
 
 
-async def test_crashed_actors_are_back_within_50_ms_and_the_engine_is_not_touched(
+async def test_crashed_actors_are_back_and_the_engine_is_not_touched(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.CRITICAL, "autoglm")  # a traceback takes longer than a restart
+    caplog.set_level(logging.CRITICAL, "autoglm")  # their tracebacks are many
     store = SqliteStore(tmp_path / STORE_NAME, ranker("priority"))
     await store.open()
     tree = tree_in(tmp_path, store)
-    times_ms: list[float] = []
     nonsense: Any = object()
     try:
         async with anyio.create_task_group() as group:
@@ -76,17 +72,14 @@ async def test_crashed_actors_are_back_within_50_ms_and_the_engine_is_not_touche
             pid = tree.engines[0].statistics().pid
             for child in list(tree.actors()) * CRASHES:
                 before = child.restarts
-                began = time.perf_counter()
                 assert child.spec.mailboxes[0].put_nowait(nonsense)
                 with anyio.fail_after(PATIENCE_S):
                     while child.restarts == before:
                         await anyio.lowlevel.checkpoint()
                 await until_all_run(tree)
-                times_ms.append((time.perf_counter() - began) * 1000)
             async with Client(tmp_path / "socket") as client:
                 await client.result((await client.submit("still there")).id, timeout=PATIENCE_S)
             assert tree.engines[0].statistics().pid == pid
             group.cancel_scope.cancel()
     finally:
         await store.close()
-    assert percentile(times_ms, 99) < RESTART_P99_MS

@@ -29,6 +29,11 @@ def write_input(folder: Path, lines: int = LINES) -> list[str]:
     return prompts
 
 
+def write_and_make(folder: Path, lines: int) -> list[str]:
+    folder.mkdir()
+    return write_input(folder, lines)
+
+
 def command(folder: Path, *options: str) -> tuple[str, ...]:
     data = folder / "data"
     return (
@@ -146,6 +151,19 @@ def test_a_job_says_so_when_its_own_server_is_killed_and_can_be_taken_up(tmp_pat
     assert process.wait(30) == 3
     assert autoglm(*command(tmp_path, *SLOW)).returncode == 0
     assert_each_answered_once_in_order(tmp_path, prompts)
+
+
+def test_a_run_outlasts_another_run_whose_server_it_used(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    data = ("--data-dir", str(tmp_path / "data"), *SLOW)
+    folders = ((first, write_and_make(first, 300)), (second, write_and_make(second, LINES)))
+    runs: list[subprocess.Popen[bytes]] = []
+    for folder, _ in folders:
+        runs.append(start("run", str(folder / "in.jsonl"), "-o", str(folder / "out.jsonl"), *data))
+        wait_until(lambda folder=folder: answered(folder) > 0)
+    assert [process.wait(60) for process in runs] == [0, 0]
+    for folder, prompts in folders:
+        assert_each_answered_once_in_order(folder, prompts)
 
 
 def test_ctrl_c_ends_it_with_130_and_nothing_is_lost(tmp_path: Path) -> None:
