@@ -281,7 +281,10 @@ async def test_killed_in_mid_batch_again_and_again_the_engine_loses_and_doubles_
 async def test_while_one_of_two_engines_dies_again_and_again_the_other_carries_on(
     tmp_path: Path,
 ) -> None:
-    settings = ("engine.replicas=2", "engine.max_num_seqs=2", "engine.simulated.step_ms=5")
+    settings = (
+        *("engine.replicas=2", "engine.max_num_seqs=2", "engine.simulated.step_ms=5"),
+        *("supervision.engines.delay_first_s=200", "supervision.engines.delay_max_s=200"),
+    )
     words = tuple(word for each in settings for word in ("--set", each))
     with Server(tmp_path, *SIMULATED, *words) as server:
         async with Client(server.socket) as client, anyio.create_task_group() as group:
