@@ -100,15 +100,19 @@ def table(heading: str, result: dict[str, Any], names: dict[str, str]) -> str:
 
 
 def value(figure: dict[str, Any], which: str) -> str:
-    number, unit = figure[which], figure["unit"]
-    shown = f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
-    return f"{shown} times" if unit == "x" else f"{shown} {unit}".strip()
+    unit = "times" if figure["unit"] == "x" else figure["unit"]
+    return f"{number(figure[which])} {unit}".strip()
 
 
 def span(figure: dict[str, Any]) -> str:
+    """Nothing for what was measured once."""
     if figure["lowest"] == figure["highest"]:
         return ""
-    return f"{value(figure, 'lowest')} to {value(figure, 'highest')}"
+    return f"{number(figure['lowest'])} to {number(figure['highest'])}"
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def main() -> int:
