@@ -11,10 +11,9 @@ import logging
 import os
 import sys
 
-from autoglm import cli
-from autoglm.errors import ConfigError, UsageError
+from autoglm import argtypes, cli
+from autoglm.errors import ConfigError
 from autoglm.paths import places
-from autoglm.text import duration_s
 from runtime.config import Config, load
 
 
@@ -51,7 +50,7 @@ def _add_serve(subparsers: cli.Subparsers[cli.Parser]) -> None:
     parser = cli.add_command(subparsers, "serve", "run a server until it is stopped", _serve)
     parser.add_argument(
         "--drain-timeout",
-        type=_seconds,
+        type=argtypes.duration,
         default=30.0,
         metavar="30s",
         help="how long running work may go on after the first SIGTERM or Ctrl-C",
@@ -94,13 +93,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     where = places(arguments.socket, arguments.data_dir)
     return doctor(config_of(arguments), where, as_json=arguments.json)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return duration_s(text)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

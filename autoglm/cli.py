@@ -18,9 +18,9 @@ from typing import NoReturn, cast
 
 import anyio
 
-from autoglm import __version__, commands, dead, pruning
-from autoglm.errors import AutoGLMError, UsageError
-from autoglm.text import duration_s, one_line
+from autoglm import __version__, argtypes, commands, dead, pruning
+from autoglm.errors import AutoGLMError
+from autoglm.text import one_line
 from autoglm.types import PRIORITY_DEFAULT, PRIORITY_LEAST_URGENT, PRIORITY_MOST_URGENT, TaskState
 
 EXIT_FAILED = 1
@@ -42,6 +42,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None, extra: Iterable[Extra] = ()) -> int:
     """Run one command and return its exit code."""
+    _stand_in_for_closed_streams()
     try:
         arguments = build_parser(extra).parse_args(argv)
         code = cast("Run", arguments.run)(arguments)
@@ -58,6 +59,14 @@ def main(argv: Sequence[str] | None = None, extra: Iterable[Extra] = ()) -> int:
         complain(_in_one_line(error))
         return error.exit_code if isinstance(error, AutoGLMError) else EXIT_FAILED
     return code
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Whoever started us may have closed our output. A socket must not get its number."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            setattr(sys, name, os.fdopen(number, "w"))
 
 
 def complain(message: str) -> None:
@@ -152,7 +161,7 @@ def _add_submit(subparsers: Subparsers[Parser]) -> None:
     answer.add_argument("--stream", action="store_true", help="print the answer as it is written")
     parser.add_argument(
         "--priority",
-        type=_priority,
+        type=argtypes.priority,
         default=PRIORITY_DEFAULT,
         metavar=f"{PRIORITY_MOST_URGENT}-{PRIORITY_LEAST_URGENT}",
         help=f"smaller is more urgent (default {PRIORITY_DEFAULT})",
@@ -177,14 +186,18 @@ def _add_submit(subparsers: Subparsers[Parser]) -> None:
         metavar="ID",
         help="tasks that must succeed first",
     )
-    parser.add_argument("--deadline", type=_duration, metavar="2h", help="hurry as this draws near")
-    parser.add_argument("--expires", type=_duration, metavar="1d", help="give up after this")
+    parser.add_argument(
+        "--deadline", type=argtypes.duration, metavar="2h", help="hurry as this draws near"
+    )
+    parser.add_argument(
+        "--expires", type=argtypes.duration, metavar="1d", help="give up after this"
+    )
     parser.add_argument(
         "--max-attempts", type=int, metavar="N", help="failures that end it for good"
     )
     parser.add_argument(
         "--timeout",
-        type=_duration,
+        type=argtypes.duration,
         metavar="30s",
         dest="attempt_timeout",
         help="what one attempt may take",
@@ -203,10 +216,10 @@ def _add_list(subparsers: Subparsers[Parser]) -> None:
     parser = add_command(
         subparsers, "list", "list tasks, newest first", _async(commands.list_tasks)
     )
-    parser.add_argument("--state", type=_state, help=", ".join(TaskState))
+    parser.add_argument("--state", type=argtypes.state, help=", ".join(TaskState))
     parser.add_argument("--tenant")
     parser.add_argument("--job")
-    parser.add_argument("--limit", type=_count, metavar="N", help="no more than this")
+    parser.add_argument("--limit", type=argtypes.count, metavar="N", help="no more than this")
 
 
 def _add_cancel(subparsers: Subparsers[Parser]) -> None:
@@ -231,7 +244,7 @@ def _add_prune(subparsers: Subparsers[Parser]) -> None:
     )
     parser.add_argument(
         "--older-than",
-        type=_duration,
+        type=argtypes.duration,
         required=True,
         metavar="30d",
         help="tasks and whole jobs that ended longer ago than this",
@@ -256,36 +269,6 @@ def _top(arguments: argparse.Namespace) -> int:
     from autoglm import top  # noqa: PLC0415  # rich is slow to import and this alone needs it
 
     return anyio.run(top.top, arguments)
-
-
-def _priority(text: str) -> int:
-    value = int(text) if text.isascii() and text.isdecimal() else -1
-    if not PRIORITY_MOST_URGENT <= value <= PRIORITY_LEAST_URGENT:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a priority: {PRIORITY_MOST_URGENT} (most urgent)"
-            f" to {PRIORITY_LEAST_URGENT} (least)",
-        )
-    return value
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
-
-
-def _duration(text: str) -> float:
-    try:
-        return duration_s(text)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _state(text: str) -> TaskState:
-    try:
-        return TaskState.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _in_one_line(error: Exception) -> str:

@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from autoglm import Client
-from tests.system.real import INSTANT, Server, autoglm, gone
+from tests.system.real import AUTOGLM, INSTANT, Server, autoglm, environment, gone
 
 pytestmark = pytest.mark.system
 
@@ -256,3 +257,13 @@ def test_runs_from_a_folder_that_has_a_model_package_of_its_own(tmp_path: Path) 
         *("run", "-o", "out.jsonl", "in.jsonl", *INSTANT, "--data-dir", str(where)), cwd=tmp_path
     )
     assert "the wrong package" not in run.stderr
+
+
+def test_a_command_whose_output_is_closed_does_its_work(tmp_path: Path) -> None:
+    with Server(tmp_path, *INSTANT) as server:
+        command = [*AUTOGLM, "submit", "hello", "--socket", str(server.socket)]
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command], check=False, env=environment()
+        )
+        assert done.returncode == 0
+        assert json.loads(server.ask("status", "--json").stdout)["tasks"]
