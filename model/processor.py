@@ -4,8 +4,8 @@
 text of a /proc/cpuinfo. Whatever the configuration names wins over every rule.
 
 The rules follow from tokens/s of SmolLM2 on two cores with AMX (64 slots, GSM8K prompts, 64 tokens
-each, medians of 3 or 4 runs that took turns, other programs using part of the machine, by
-scripts that are not kept here):
+each, medians of 3 or 4 runs that took turns, other programs using part of the machine);
+`bench/engine_choices.py` measures them anew:
 
     number format   bfloat16 698, float32 265. Without AMX it is the other way round: float32
                     208 to 252, bfloat16 169 to 186, on two cores of another machine.

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -139,7 +140,7 @@ class _Simulation:
         self._over = True
         store = self._open_last()
         found += violations(store.cx, self.plan, self._history)
-        found += self._too_many_engines()
+        found += self._too_many_engines(store.cx)
         found += self._own_failures
         found += self._restarts.found
         (tasks,) = store.cx.execute("SELECT count(*) FROM task").fetchone()
@@ -263,7 +264,7 @@ class _Simulation:
         query = "SELECT EXISTS (SELECT 1 FROM task WHERE state = 'retrying')"
         return bool(self._store.cx.execute(query).fetchone()[0])
 
-    def _too_many_engines(self) -> Iterator[str]:
+    def _too_many_engines(self, cx: sqlite3.Connection) -> Iterator[str]:
         """Each start of a server costs one per replica, each fault one, and each poison what the
         policy says, once more whenever somebody retries it.
         """
@@ -271,7 +272,7 @@ class _Simulation:
         poison = sum(any(mark in prompt for mark in POISON) for prompt in plan.prompts())
         # A server that dies forgets a death that was not recorded yet.
         bound = self._starts * (plan.replicas_max + poison)
-        retried = self._store.cx.execute(
+        retried = cx.execute(
             "SELECT p.body FROM event e JOIN payload p ON p.task = e.task"
             " WHERE e.from_state = 'dead' AND e.to_state = 'pending'"
         ).fetchall()
