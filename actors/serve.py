@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -31,6 +32,10 @@ from runtime.supervision import Escalation
 from runtime.transport import TransportListener
 
 log = logging.getLogger("autoglm")
+GC_ALLOCATIONS = 20_000
+"""Between two looks for cycles among the youngest objects. Python's 700 is a look for every ten
+tasks, and next to nothing here is a cycle; the longest-lived objects are never looked at again.
+"""
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -53,6 +58,8 @@ def serve(config: Config, places: Places, options: ServeOptions) -> int:
     data_lock = claim_data_dir(places.data_dir)
     socket_lock = claim_socket(places.socket)
     end_orphans(places.data_dir)
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 20, 100)
     try:
         return anyio.run(_serve, config, places, options, backend_options={"use_uvloop": True})
     finally:

@@ -38,7 +38,8 @@ class RestartWatch:
             forgiven = " consecutive=0 " in _counter(child)  # it died of somebody else's doing
             if forgiven or now - began >= child.spec.breaker.stable_s:
                 self._failures[child].clear()
-            if _counter(child) != counted or child.breaker.state is BreakerState.OPEN:
+            counts = _counter(child) != counted and not forgiven
+            if counts or child.breaker.state is BreakerState.OPEN:
                 self._failures[child].append(now)
                 self._failed[child] = now
 
