@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -33,6 +34,8 @@ SLOW = (
     *("--set", "engine.max_num_seqs=4", "--set", "engine.simulated.step_ms=10"),
 )
 PROMPT = "a prompt of some length " * 200
+# Four seconds each: what runs when the disk is found full was running before it was.
+TOKENS = 400
 RECOVERY_S = 30
 BUSY_TIMEOUT_S, HELD_S = 5, 8
 
@@ -70,8 +73,16 @@ async def refusal(server: Server, prompt: str) -> AutoGLMError | None:
 async def hand_in(server: Server, count: int) -> dict[str, str]:
     """Acknowledged tasks, by id: some run, some wait."""
     async with Client(server.socket) as client:
-        prompts = [f"{number} [[tokens:100]]" for number in range(count)]
+        prompts = [f"{number} [[tokens:{TOKENS}]]" for number in range(count)]
         return {(await client.submit(prompt)).id: prompt for prompt in prompts}
+
+
+def all_slots_taken(server: Server) -> Any:
+    """The status at which the engine ran as many tasks as it can."""
+    while True:
+        status = json.loads(server.ask("status", "--json").stdout)
+        if status["tasks"]["running"] == 4:
+            return status
 
 
 async def all_answered(server: Server, prompts: dict[str, str]) -> None:
@@ -86,8 +97,8 @@ async def all_answered(server: Server, prompts: dict[str, str]) -> None:
 
 async def outlives(server: Server, full: Callable[[], None], free: Callable[[], None]) -> None:
     """The whole claim, for one way in which the store can't grow any more."""
-    prompts = await hand_in(server, 12)
-    before = json.loads(server.ask("status", "--json").stdout)
+    prompts = await hand_in(server, 8)
+    before = all_slots_taken(server)
     full()
     refusals = [await refusal(server, f"{number} {PROMPT}") for number in range(20)]
     for error in refusals:
@@ -162,8 +173,7 @@ async def test_a_server_killed_and_started_again_on_a_full_disk_says_so_and_lose
 ) -> None:
     with Server(small_disk, *SLOW) as server:
         prompts = await hand_in(server, 8)
-        while json.loads(server.ask("status", "--json").stdout)["tasks"]["running"] < 4:
-            pass
+        all_slots_taken(server)
         server.kill()
     ballast = small_disk / "ballast"
     fill(ballast)
