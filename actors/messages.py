@@ -6,7 +6,7 @@ question: its answer comes to the asker's mailbox as `Answered`.
     frontdoor ── Commit(InsertTasks, …) ──▶ persister (intake)
     scheduler, batcher ── Commit(ClaimTasks, RecordOutcomes, …) ──▶ persister (engine's lane)
     frontdoor, scheduler ── Ask(Fetch…) ──▶ reader
-    persister ── TasksReady ──▶ scheduler ── TasksAssigned ──▶ batcher ── WantTasks ──▶ scheduler
+    persister ── TasksMoved ──▶ scheduler ── TasksAssigned ──▶ batcher ── WantTasks ──▶ scheduler
     persister ── TasksEnded ──▶ frontdoor       persister ── TasksStopped ──▶ batcher
     engine ── TextsArrived ──▶ frontdoor        frontdoor ── GetStatus ──▶ monitor
     retention ── Commit(DoChore, PruneTasks, …) ──▶ persister (intake)
@@ -14,12 +14,23 @@ question: its answer comes to the asker's mailbox as `Answered`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
 from autoglm.errors import AutoGLMError
 from model.engine import Progress
 from runtime.mailbox import Answered, Reply
-from runtime.store.protocol import ClaimedTask, Ending, Key, Query, StoreError, Write
+from runtime.store.protocol import (
+    ClaimedTask,
+    Ending,
+    Key,
+    Lane,
+    Left,
+    Query,
+    StoreError,
+    Write,
+)
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -42,10 +53,11 @@ class Refused(msgspec.Struct, frozen=True):
     error: AutoGLMError | StoreError
 
 
-class TasksReady(msgspec.Struct, frozen=True):
-    """These became pending, and the commit is done."""
+class TasksMoved(msgspec.Struct, frozen=True):
+    """These became pending, those run no more, and the commit is done."""
 
-    keys: tuple[Key, ...]
+    ready: Mapping[Lane, Sequence[Key]]
+    left: Sequence[Left] = ()
 
 
 class DemandWithdrawn(msgspec.Struct, frozen=True):
@@ -101,7 +113,7 @@ class GetStatus(msgspec.Struct, frozen=True):
 
 PersisterMessage = Commit
 ReaderMessage = Ask
-SchedulerMessage = TasksReady | DemandWithdrawn | WantTasks | Drain | Answered
+SchedulerMessage = TasksMoved | DemandWithdrawn | WantTasks | Drain | Answered
 BatcherMessage = TasksAssigned | TasksStopped | Drain | Answered
 FrontdoorMessage = TasksEnded | TextsArrived | Answered
 MonitorMessage = GetStatus

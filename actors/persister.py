@@ -3,7 +3,7 @@
 Owns the write connection, the number of tasks in each state, and the time of the next thing due.
 Accepts `Commit` in two lanes. The engine's lane (claims, outcomes) is served before the intake
 (submissions, cancellations), so that work under way never waits for work to come.
-Emits, after the commit: the answers; `TasksReady` to the scheduler; `TasksEnded` to the frontdoor;
+Emits, after the commit: the answers; `TasksMoved` to the scheduler; `TasksEnded` to the frontdoor;
 `TasksStopped` to the batchers; a signal to the retention when a chore is left.
 
 It never waits for a mailbox: only edges into the persister may wait, and that is why the ring of
@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 import anyio
 
-from actors.messages import Commit, Refused, TasksEnded, TasksReady, TasksStopped
+from actors.messages import Commit, Refused, TasksEnded, TasksMoved, TasksStopped
 from autoglm.errors import AutoGLMError
 from autoglm.types import TaskState
 from runtime.actor import Statistics
@@ -220,8 +220,10 @@ class Persister:
         outlets = self._outlets
         for state, change in effects.counts.items():
             self._tasks[state] += change
-        if effects.ready and not outlets.scheduler.put_nowait(TasksReady(tuple(effects.ready))):
-            outlets.scheduler_missed.set()
+        if effects.ready or effects.left:
+            moved = TasksMoved(effects.ready, effects.left)
+            if not outlets.scheduler.put_nowait(moved):
+                outlets.scheduler_missed.set()
         if effects.endings or effects.jobs:
             ended = TasksEnded(tuple(effects.endings), frozenset(effects.jobs))
             if not outlets.frontdoor.put_nowait(ended):

@@ -1,14 +1,16 @@
 """The scheduler: decides which tasks run next.
 
-Owns the window on the backlog and what each batcher has room for. Accepts `TasksReady` from the
-persister, `DemandWithdrawn` and `WantTasks` from batchers, and the answers to its claims and reads.
-Emits claims to the persister and, after their commit, `TasksAssigned` to the batcher.
+Owns what is known of the backlog, whose turn it is, and what each batcher has room for; the
+decisions are `actors.policy.agenda`'s. Accepts `TasksMoved` from the persister, `DemandWithdrawn`
+and `WantTasks` from batchers, and the answers to its claims and reads. Emits claims to the
+persister and, after their commit, `TasksAssigned` to the batcher.
 
 Claim before dispatch: no task reaches a batcher before the store says that it runs there. Demand
 flows backwards: nothing is claimed that no batcher has room for.
 
 When it dies nothing is lost: the backlog is in the store, and a batcher that starts after it asks
-anew. Tasks claimed in its last moments are put back by their batcher, which misses them.
+anew. Tasks claimed in its last moments are put back by their batcher, which misses them. Whoever
+was ahead of his share is not held to it by the successor.
 """
 
 from __future__ import annotations
@@ -26,15 +28,23 @@ from actors.messages import (
     Refused,
     SchedulerMessage,
     TasksAssigned,
-    TasksReady,
+    TasksMoved,
     WantTasks,
 )
-from actors.policy.window import Refill, Window
+from actors.policy.agenda import Agenda
+from actors.policy.backlog import Reading
 from runtime.actor import Actor, Statistics
 from runtime.alarm import Alarm
 from runtime.clock import Clock
 from runtime.mailbox import ActorDied, Answered, Mailbox, Signal
-from runtime.store.protocol import ClaimedTask, ClaimTasks, FetchBacklog, Key
+from runtime.store.protocol import (
+    ClaimedTask,
+    ClaimTasks,
+    FetchBacklog,
+    FetchSchedule,
+    Key,
+    Schedule,
+)
 
 CAPACITY = 4096
 CLAIM_MAX = 256
@@ -43,16 +53,28 @@ PATIENCE_S = 0.02
 """How soon to try again where a mailbox was full."""
 
 
-class _Claim(msgspec.Struct, frozen=True):
+class _Claim(msgspec.Struct):
     """What a claim's answer belongs to."""
 
     batcher: str
     term: int
-    count: int
+    seqs: tuple[int, ...] = ()
+
+
+class _Barrier(msgspec.Struct, frozen=True):
+    """A claim of nothing: whatever was claimed before, by us or an earlier instance, is in the
+    store once it is answered.
+    """
+
+
+class _Look(msgspec.Struct, frozen=True):
+    """The question what there is to know; its answer."""
 
 
 class SchedulerStatistics(Statistics, frozen=True):
-    window: int
+    held: int
+    """Keys of the backlog that are known."""
+    running: int
     demand: dict[str, int]
     claiming: int
 
@@ -65,8 +87,10 @@ class Scheduler(Actor[SchedulerMessage]):
         persister: Mailbox[Commit],
         reader: Mailbox[Ask],
         batchers: dict[str, Mailbox[Any]],
+        agenda: Agenda,
         clock: Clock,
     ) -> None:
+        """`agenda`: a new one, of which nobody else knows."""
         super().__init__(mailbox)
         self._missed = missed
         """Set when the persister had news for us and our mailbox was full."""
@@ -76,20 +100,25 @@ class Scheduler(Actor[SchedulerMessage]):
         self._clock = clock
         self._alarm = Alarm(clock, Signal(mailbox.bell))
         self.alarms.append(self._alarm)
-        self._window = Window()
+        self._agenda = agenda
+        self._look: _Barrier | _Look | None = None
+        """How far we are with asking what there is; answers to earlier questions are void."""
+        self._lost = True
+        """Whether we have to ask."""
         self._demand: dict[str, int] = dict.fromkeys(batchers, 0)
         """What each batcher has room for and we have not claimed yet."""
         self._terms: dict[str, int] = dict.fromkeys(batchers, 0)
         """The instance of each batcher that the demand is of."""
-        self._claiming = 0
+        self._claims: dict[int, _Claim] = {}
+        """Our own that are under way, by identity."""
         self._undelivered: dict[str, deque[TasksAssigned]] = {name: deque() for name in batchers}
         """Claimed, and not in the batcher's mailbox yet, which may be full."""
         self._draining = False
 
     def handle(self, message: SchedulerMessage) -> None:
         match message:
-            case TasksReady(keys):
-                self._window.arrived(keys)
+            case TasksMoved(ready, left):
+                self._agenda.moved(ready, left)
             case WantTasks(batcher, term, count):
                 earlier = self._demand[batcher] if term == self._terms[batcher] else 0
                 self._terms[batcher] = term
@@ -100,48 +129,61 @@ class Scheduler(Actor[SchedulerMessage]):
                 self._draining = True
             case Answered(_Claim() as claim, answer):
                 self._on_claimed(claim, answer)
-            case Answered(Refill() as refill, answer):
-                self._on_backlog(refill, answer)
+            case Answered(Reading() as reading, answer):
+                self._on_read(reading, answer)
+            case Answered(_Barrier() | _Look() as look, answer):
+                self._on_look(look, answer)
             case Answered():
                 raise TypeError(f"an answer to nothing we asked: {message!r}")
             case _:
                 assert_never(message)
 
     def statistics(self) -> SchedulerStatistics:
-        return SchedulerStatistics(len(self._window), dict(self._demand), self._claiming)
+        claiming = sum(len(claim.seqs) for claim in self._claims.values())
+        agenda = self._agenda
+        return SchedulerStatistics(agenda.held, agenda.running, dict(self._demand), claiming)
 
     async def settle(self) -> None:
-        """Ask for what the decisions need: more of the backlog, and claims."""
+        """Ask for what the decisions need: what there is, more of the backlog, and claims."""
         self._alarm.rang()
         self._deliver()
         if self._missed.take():
-            self._window.lost_count()
+            self._lost = True
         if self._draining:
             return
-        self._refill()
+        await self._ask_what_there_is()
+        self._read()
         for batcher in sorted(self._demand, key=self._demand.__getitem__, reverse=True):
-            while (count := min(self._demand[batcher], len(self._window), CLAIM_MAX)) > 0:
-                keys = self._window.take(count)
-                reply = self.mailbox.reserve(_Claim(batcher, self._terms[batcher], count))
-                if reply is None:
-                    self._window.arrived(keys)
-                    return
-                self._demand[batcher] -= count
-                self._claiming += count
-                claim = ClaimTasks(batcher, tuple(seq for _, seq in keys))
-                await self._persister.put(Commit(claim, reply))
-        self._refill()
+            while self._demand[batcher] > 0 and await self._claim(batcher):
+                pass
+        self._read()
+
+    async def _claim(self, batcher: str) -> bool:
+        """Claim what is to run next at `batcher`. Whether there may be more."""
+        claim = _Claim(batcher, self._terms[batcher])
+        reply = self.mailbox.reserve(claim)
+        if reply is None:
+            return False
+        claim.seqs = self._agenda.take(min(self._demand[batcher], CLAIM_MAX))
+        if not claim.seqs:
+            reply.drop()
+            return False
+        self._demand[batcher] -= len(claim.seqs)
+        self._claims[id(claim)] = claim
+        await self._persister.put(Commit(ClaimTasks(batcher, claim.seqs), reply))
+        return True
 
     def _on_claimed(self, claim: _Claim, answer: object) -> None:
-        self._claiming = max(0, self._claiming - claim.count)
+        self._claims.pop(id(claim), None)  # it may be an earlier instance's
         tasks: tuple[ClaimedTask, ...] = ()
         if isinstance(answer, Refused | ActorDied):
             # Whether the claim stands is unknown: the batcher's next look at the store tells.
-            self._window.lost_count()
+            self._lost = True
         else:
             tasks = cast("tuple[ClaimedTask, ...]", answer)
+            self._agenda.not_claimed(set(claim.seqs) - {task.seq for task in tasks})
         if claim.term == self._terms[claim.batcher]:
-            self._demand[claim.batcher] += claim.count - len(tasks)
+            self._demand[claim.batcher] += len(claim.seqs) - len(tasks)
         if tasks:
             self._undelivered[claim.batcher].append(TasksAssigned(claim.term, tasks))
 
@@ -152,23 +194,54 @@ class Scheduler(Actor[SchedulerMessage]):
             if assignments:
                 self._try_again()
 
-    def _refill(self) -> None:
-        if not self._window.wants_refill():
+    # ── what there is ────────────────────────────────────────────────────────────────────────
+
+    async def _ask_what_there_is(self) -> None:
+        if not self._lost:
             return
-        refill = self._window.refill_begins()
-        reply = self.mailbox.reserve(refill)
+        look = _Barrier()
+        reply = self.mailbox.reserve(look)
         if reply is None:
-            self._window.refill_failed(refill)
-        elif not self._reader.put_nowait(Ask(FetchBacklog(refill.after, refill.limit), reply)):
-            reply.drop()
-            self._window.refill_failed(refill)
+            return
+        self._lost, self._look = False, look
+        self._agenda.lost_count(seq for claim in self._claims.values() for seq in claim.seqs)
+        await self._persister.put(Commit(ClaimTasks("", ()), reply))
+
+    def _on_look(self, look: _Barrier | _Look, answer: object) -> None:
+        if look is not self._look:
+            return
+        self._look = None
+        if isinstance(answer, Schedule):
+            self._agenda.learned(answer)
+        elif isinstance(look, _Barrier) and not isinstance(answer, Refused | ActorDied):
+            self._look = _Look()
+            if not self._ask(FetchSchedule(), self._look):
+                self._lost, self._look = True, None
+        else:
+            self._lost = True
             self._try_again()
 
-    def _on_backlog(self, refill: Refill, answer: object) -> None:
+    def _read(self) -> None:
+        reading = self._agenda.reading_begins()
+        if reading is not None and not self._ask(FetchBacklog(reading.reads), reading):
+            self._agenda.read_failed(reading)
+
+    def _on_read(self, reading: Reading, answer: object) -> None:
         if isinstance(answer, tuple):
-            self._window.refilled(refill, cast("tuple[Key, ...]", answer))
+            self._agenda.read(reading, cast("tuple[tuple[Key, ...], ...]", answer))
         else:
-            self._window.refill_failed(refill)
+            self._agenda.read_failed(reading)
+
+    def _ask(self, query: FetchSchedule | FetchBacklog, key: object) -> bool:
+        """Ask the reader; False: there is no room, we have to try again."""
+        reply = self.mailbox.reserve(key)
+        if reply is None:
+            return False  # a message that frees room wakes us
+        if self._reader.put_nowait(Ask(query, reply)):
+            return True
+        reply.drop()
+        self._try_again()
+        return False
 
     def _try_again(self) -> None:
         self._alarm.no_later_than(self._clock.monotonic() + PATIENCE_S)

@@ -26,6 +26,8 @@ from actors import scheduler as scheduling
 from actors.addresses import Addresses
 from actors.breakers import BreakerMemory
 from actors.messages import Drain, TextsArrived
+from actors.policy.agenda import Agenda
+from actors.policy.rules import ConfiguredRules
 from autoglm.errors import AutoGLMError, ServerUnavailable
 from autoglm.ids import Ids
 from autoglm.types import ServerStatus, TaskState
@@ -254,6 +256,7 @@ class Tree:
             self._at.engine_lane,
             self._at.reader,
             self._at.batchers,
+            Agenda(self._config.scheduler.policy, ConfiguredRules(self._config)),
             self._world.clock,
         )
 

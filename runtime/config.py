@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard, cast
+from typing import Annotated, Any, Literal, TypeGuard, cast, get_args, get_origin
 
 import msgspec
 
@@ -22,6 +22,7 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
+Weight = Annotated[float, msgspec.Meta(gt=0)]
 Rate = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -75,7 +76,36 @@ class BatchConfig(_Section, frozen=True):
 class SchedulerConfig(_Section, frozen=True):
     """`scheduler`: what runs next."""
 
-    policy: Literal["priority", "fifo"] = "priority"
+    policy: Literal["mlfq", "round_robin", "priority", "fifo"] = "mlfq"
+    """`mlfq`: shares of queues and tenants in tokens, in them by rank; `round_robin`: the same in
+    tasks; `priority`: by rank alone; `fifo`: in order of submission.
+    """
+
+
+class QueueConfig(_Section, frozen=True):
+    """`queues.NAME`: a share of the engines."""
+
+    weight: Weight = 1
+    """Its share of the tokens against that of other queues with work."""
+    max_running: Count | None = None
+    """Tasks of it that run at once; None: as many as there are slots."""
+
+
+QUEUES = {
+    "core": QueueConfig(weight=6),
+    "normal": QueueConfig(weight=3),
+    "background": QueueConfig(weight=1),
+}
+"""Those that are always there."""
+
+
+class TenantConfig(_Section, frozen=True):
+    """`tenants.NAME`: a share of each queue."""
+
+    weight: Weight = 1
+    """Its share of the tokens against that of other tenants with work."""
+    max_running: Count | None = None
+    """Tasks of it that run at once."""
 
 
 class RetryConfig(_Section, frozen=True):
@@ -137,6 +167,8 @@ class Config(_Section, frozen=True):
     engine: EngineConfig = EngineConfig()
     batch: BatchConfig = BatchConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    queues: dict[str, QueueConfig] = QUEUES
+    tenants: dict[str, TenantConfig] = {}
     retry: RetryConfig = RetryConfig()
     retention: RetentionConfig = RetentionConfig()
     supervision: SupervisionConfig = SupervisionConfig()
@@ -150,13 +182,10 @@ _NOT_YAML = (
 that is not of the type its tag names, such as `!!timestamp x`.
 """
 _LATER = {
-    "queues": "queues with shares and limits",
-    "tenants": "quotas and weights for tenants",
     "priority_rules": "priority by kind",
     "drills": "failure drills",
     "callback_url": "callbacks",
 }
-_LATER_POLICIES = {"round_robin", "mlfq"}
 
 
 def load(file: Path | None = None, settings: Iterable[str] = ()) -> Config:
@@ -169,9 +198,10 @@ def load(file: Path | None = None, settings: Iterable[str] = ()) -> Config:
         _set(tree, setting)
     _refuse_unknown(tree, Config, "")
     try:
-        return msgspec.convert(tree, Config, strict=False, dec_hook=_decode)
+        config = msgspec.convert(tree, Config, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise ConfigError(f"configuration: {_readable(str(error))}") from None
+    return msgspec.structs.replace(config, queues={**QUEUES, **config.queues})
 
 
 def _decode(kind: type, value: object) -> object:
@@ -226,11 +256,22 @@ def _refuse_unknown(tree: Mapping[str, Any], section: type[msgspec.Struct], path
         name = f"{path}{key}"
         if key not in fields:
             raise ConfigError(_unknown(name, str(key), fields))
-        if name == "scheduler.policy" and str(value) in _LATER_POLICIES:
-            raise ConfigError(f"scheduler.policy {value} is not available in this version yet")
         kind = fields[key].type
-        if _is_section(kind) and isinstance(value, dict):
-            _refuse_unknown(cast("dict[str, Any]", value), kind, f"{name}.")
+        if not isinstance(value, dict):
+            continue
+        branch = cast("dict[str, Any]", value)
+        if _is_section(kind):
+            _refuse_unknown(branch, kind, f"{name}.")
+        elif get_origin(kind) is dict:
+            _refuse_unknown_in_each(branch, get_args(kind)[1], name)
+
+
+def _refuse_unknown_in_each(
+    sections: Mapping[str, Any], kind: type[msgspec.Struct], path: str
+) -> None:
+    for name, value in sections.items():
+        if isinstance(value, dict):
+            _refuse_unknown(cast("dict[str, Any]", value), kind, f"{path}.{name}.")
 
 
 def _is_section(kind: object) -> TypeGuard[type[msgspec.Struct]]:

@@ -30,14 +30,13 @@ def outcome(flight: Flight[ClaimedTask], retry: RetryConfig, draw: float) -> Out
     assert ended is not None, "recording a request that still runs"
     if isinstance(ended, Lost):
         return _lost(task, ended, flight.trial)
-    cost = ended.prompt_tokens + ended.completion_tokens
-    if ended.error is not None and ended.error.code == ABORTED:
-        return Outcome(task.seq, task.attempt, TaskState.PENDING, cost=cost)
-    if ended.error is not None:
-        return _failed(task, ended.error, ended.permanent, cost, retry, draw)
     usage = Usage(ended.prompt_tokens, ended.completion_tokens, ended.cached_tokens)
+    if ended.error is not None and ended.error.code == ABORTED:
+        return Outcome(task.seq, task.attempt, TaskState.PENDING, usage=usage)
+    if ended.error is not None:
+        return _failed(task, ended.error, ended.permanent, usage, retry, draw)
     output = Output(ended.text, ended.finish_reason, usage)
-    return Outcome(task.seq, task.attempt, TaskState.SUCCEEDED, output, cost=cost)
+    return Outcome(task.seq, task.attempt, TaskState.SUCCEEDED, output, usage=usage)
 
 
 def timeout_s(task: ClaimedTask, retry: RetryConfig) -> float:
@@ -60,7 +59,7 @@ def _failed(
     task: ClaimedTask,
     error: ErrorInfo,
     permanent: bool,
-    cost: int,
+    usage: Usage,
     retry: RetryConfig,
     draw: float,
 ) -> Outcome:
@@ -77,5 +76,5 @@ def _failed(
         error=error,
         charged=True,
         retry_in_ms=pause,
-        cost=cost,
+        usage=usage,
     )

@@ -1,7 +1,7 @@
-"""The scheduler's window on the backlog: the first few thousand pending tasks, in order.
+"""What is known of one lane's backlog: its first pending tasks, in order.
 
-The backlog lives in the store. The window holds its smallest keys and knows how far it sees:
-every pending task at or before the horizon is in the window, what lies beyond is only in the
+The backlog lives in the store. The window holds the smallest keys of a lane and knows how far it
+sees: every pending task at or before the horizon is in the window, what lies beyond is only in the
 store. Pure: no I/O, no clock.
 """
 
@@ -14,9 +14,6 @@ import msgspec
 
 from runtime.store.protocol import Key
 
-KEYS_MAX = 4096
-REFILL_BELOW = 1024
-
 
 class Refill(msgspec.Struct, frozen=True):
     """A read of the store that is to be made: the `limit` first keys after `after`."""
@@ -26,11 +23,15 @@ class Refill(msgspec.Struct, frozen=True):
 
 
 class Window:
-    def __init__(self, keys_max: int = KEYS_MAX, refill_below: int = REFILL_BELOW) -> None:
+    def __init__(self, keys_max: int, head: Key | None = None, *, complete: bool = False) -> None:
+        """`complete`: the lane was empty until now; `head`: its first key, as far as is known."""
+        self.keys_max = keys_max
+        """How many it holds. Below a quarter of it, more are wanted."""
         self._keys: list[Key] = []
+        self._head = head
         self._horizon: Key | None = None
         """The last key up to which we know everything; None: nothing is known yet."""
-        self._complete = False
+        self._complete = complete
         """Whether the horizon lies behind the whole backlog."""
         self._reading: Refill | None = None
         """The read under way. An answer to any other, such as one that an earlier instance asked
@@ -38,8 +39,6 @@ class Window:
         """
         self._meanwhile: list[Key] = []
         """Arrivals beyond the horizon since it began: it may not have seen them."""
-        self._keys_max = keys_max
-        self._refill_below = refill_below
 
     def arrived(self, keys: Iterable[Key]) -> None:
         """These became pending."""
@@ -48,29 +47,39 @@ class Window:
                 self._insert(key)
             elif self._reading is not None:
                 self._meanwhile.append(key)
-        if len(self._keys) > self._keys_max:
-            self._cut()
+        if len(self._keys) > self.keys_max:
+            self.keep(self.keys_max // 2)
 
-    def take(self, count: int) -> list[Key]:
-        """The most urgent `count` keys, removed: they are about to be claimed."""
-        taken, self._keys = self._keys[:count], self._keys[count:]
-        return taken
+    def take(self) -> Key:
+        """The first key, removed: it is about to be claimed. Raises IndexError without any."""
+        return self._keys.pop(0)
+
+    @property
+    def head(self) -> Key | None:
+        """Its first key; None: unknown."""
+        return self._keys[0] if self._keys else self._head
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is pending in the lane."""
+        return self._complete and not self._keys
 
     def wants_refill(self) -> bool:
-        """Whether the store should be read from `refill_after` on."""
-        return not self._complete and self._reading is None and len(self._keys) < self._refill_below
+        """Whether the store should be read on from the horizon."""
+        low = len(self._keys) <= self.keys_max // 4
+        return low and not self._complete and self._reading is None
 
-    def refill_begins(self) -> Refill:
+    def refill_begins(self, limit: int) -> Refill:
         """The read that is to be made now."""
         self._meanwhile = []
-        self._reading = Refill(self._horizon, self._keys_max - len(self._keys))
+        self._reading = Refill(self._horizon, limit)
         return self._reading
 
     def refilled(self, refill: Refill, keys: Sequence[Key]) -> None:
         """The store's answer to `refill`."""
         if refill is not self._reading:
             return
-        self._reading = None
+        self._reading = self._head = None
         if len(keys) < refill.limit:
             self._complete = True
         else:
@@ -83,12 +92,15 @@ class Window:
         if refill is self._reading:
             self._reading = None
 
-    def lost_count(self) -> None:
-        """An arrival was missed: only the store knows the backlog now."""
-        self._keys = []
-        self._horizon = None
+    def keep(self, count: int) -> None:
+        """Drop all but the first `count` keys and see less far."""
+        if count >= len(self._keys):
+            return
+        self._head = self._keys[0]
+        del self._keys[count:]
+        self._horizon = self._keys[-1] if self._keys else None
         self._complete = False
-        self._reading = None
+        self._reading = None  # it goes on from a horizon further out
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -103,10 +115,3 @@ class Window:
         place = bisect_left(keys, key)
         if place == len(keys) or keys[place] != key:
             keys.insert(place, key)
-
-    def _cut(self) -> None:
-        """Too many: drop the worst and see less far, with room before the next cut."""
-        del self._keys[self._keys_max // 2 :]
-        self._horizon = self._keys[-1]
-        self._complete = False
-        self._reading = None  # it goes on from a horizon further out

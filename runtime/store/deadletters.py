@@ -119,8 +119,9 @@ def _fits(chosen: Chosen, tenant: str, reason: str | None) -> bool:
 
 
 def _retry(tx: Transaction, seq: int) -> None:
-    rank, attempt, last_event, expires_at = tx.cx.execute(
-        "SELECT rank, attempt, last_event, expires_at FROM task WHERE seq = ?", (seq,)
+    queue, tenant, rank, attempt, last_event, expires_at = tx.cx.execute(
+        "SELECT queue, tenant, rank, attempt, last_event, expires_at FROM task WHERE seq = ?",
+        (seq,),
     ).fetchone()
     if expires_at is not None and expires_at <= tx.now_ms:
         expires_at = None
@@ -131,7 +132,7 @@ def _retry(tx: Transaction, seq: int) -> None:
         (expires_at, expires_at, event, seq),
     )
     tx.due(expires_at)
-    tx.effects.ready.append((rank, seq))
+    tx.ready(queue, tenant, rank, seq)
 
 
 def _discard(tx: Transaction, seq: int) -> None:

@@ -82,11 +82,11 @@ def cancel_slice(
 
 def release_due(tx: Transaction, _write: ReleaseDue) -> None:
     rows = tx.cx.execute(
-        "SELECT seq, state, rank, attempt, expires_at, last_event FROM task"
+        "SELECT seq, state, queue, tenant, rank, attempt, expires_at, last_event FROM task"
         " WHERE wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?",
         (tx.now_ms, RELEASE_SLICE),
     ).fetchall()
-    for seq, state, rank, attempt, expires_at, last_event in rows:
+    for seq, state, queue, tenant, rank, attempt, expires_at, last_event in rows:
         if expires_at is not None and expires_at <= tx.now_ms:
             error = ErrorInfo("expired", "its `expires` passed before it was answered")
             end_unfinished(tx, seq, TaskState.EXPIRED, error)
@@ -97,7 +97,7 @@ def release_due(tx: Transaction, _write: ReleaseDue) -> None:
                 " WHERE seq = ?",
                 (event, seq),
             )
-            tx.effects.ready.append((rank, seq))
+            tx.ready(queue, tenant, rank, seq)
     row = tx.cx.execute(
         "SELECT min(wake_at) FROM task WHERE wake_at IS NOT NULL",
     ).fetchone()
@@ -208,15 +208,16 @@ def _tell_blocked(tx: Transaction, upstream: Ended) -> list[Ended]:
         return [each for each in ended if each is not None]
     for (task,) in rows:
         freed = tx.cx.execute(
-            "SELECT rank, attempt, last_event FROM task WHERE seq = ? AND state = 'blocked'"
+            "SELECT queue, tenant, rank, attempt, last_event FROM task"
+            " WHERE seq = ? AND state = 'blocked'"
             " AND NOT EXISTS (SELECT 1 FROM blocker WHERE blocker.task = task.seq)",
             (task,),
         ).fetchone()
         if freed:
-            rank, attempt, last_event = freed
+            queue, tenant, rank, attempt, last_event = freed
             event = tx.move(task, TaskState.BLOCKED, TaskState.PENDING, attempt, last_event)
             tx.cx.execute(
                 "UPDATE task SET state = 'pending', last_event = ? WHERE seq = ?", (event, task)
             )
-            tx.effects.ready.append((rank, task))
+            tx.ready(queue, tenant, rank, task)
     return []

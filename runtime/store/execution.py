@@ -35,6 +35,8 @@ class _Claimable(msgspec.Struct, array_like=True):
     rank: int
     stream: int
     last_event: int
+    queue: str
+    tenant: str
     payload: Payload
 
 
@@ -66,7 +68,8 @@ _decode_running = msgspec.json.Decoder(list[_Running]).decode
 
 _SELECT_CLAIMABLE = """
 SELECT json_group_array(json_array(t.seq, t.id, t.attempt, t.failures, t.deaths, t.priority,
-                                   t.rank, t.stream, t.last_event, json(p.body)))
+                                   t.rank, t.stream, t.last_event, t.queue, t.tenant,
+                                   json(p.body)))
 FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value
 JOIN payload p ON p.task = t.seq
 WHERE t.state = 'pending'
@@ -106,7 +109,7 @@ def claim_tasks(tx: Transaction, write: ClaimTasks) -> tuple[ClaimedTask, ...]:
             ClaimedTask(
                 *(row.seq, row.id, attempt, row.failures, row.deaths, row.priority, row.rank),
                 *(bool(row.stream), payload.messages, payload.prompt, payload.sampling),
-                *(payload.max_attempts, payload.attempt_timeout_s),
+                *(payload.max_attempts, payload.attempt_timeout_s, (row.queue, row.tenant)),
             )
         )
     seqs = json_numbers(row.seq for row in rows)
@@ -130,7 +133,7 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
             continue
         state = outcome.state
         event = tx.move(
-            row.seq, TaskState.RUNNING, state, row.attempt, row.last_event, outcome.cost
+            row.seq, TaskState.RUNNING, state, row.attempt, row.last_event, outcome.usage
         )
         wake_at = _wake_at(tx, outcome, row.expires_at)
         tx.due(wake_at)
@@ -148,7 +151,7 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
         if state.ended:
             ends.append(Ended(row.seq, row.id, state, bool(row.shared), _answer(tx, row, outcome)))
         elif state is TaskState.PENDING:
-            tx.effects.ready.append((row.rank, row.seq))
+            tx.ready(row.queue, row.tenant, row.rank, row.seq)
     execute_rows(tx.cx, _RECORD, updates)
     execute_rows(tx.cx, "INSERT INTO result {rows}", results)
     execute_rows(tx.cx, "INSERT INTO failure {rows}", failures)
@@ -188,7 +191,7 @@ def _wake_at(tx: Transaction, outcome: Outcome, expires_at: int | None) -> int |
 
 def put_back(tx: Transaction, write: PutBack) -> tuple[tuple[int, int], ...]:
     rows = tx.cx.execute(
-        "SELECT seq, attempt, rank, last_event FROM task"
+        "SELECT seq, attempt, queue, tenant, rank, last_event FROM task"
         " WHERE state = 'running' AND (? IS NULL OR owner = ?)",
         (write.owner, write.owner),
     ).fetchall()
@@ -200,11 +203,11 @@ def put_back(tx: Transaction, write: PutBack) -> tuple[tuple[int, int], ...]:
             (latest, latest),
         )
     gone = [row for row in rows if row[:2] not in write.keep]
-    for seq, attempt, rank, last_event in gone:
+    for seq, attempt, queue, tenant, rank, last_event in gone:
         event = tx.move(seq, TaskState.RUNNING, TaskState.PENDING, attempt, last_event)
         tx.cx.execute(
             "UPDATE task SET state = 'pending', owner = NULL, last_event = ? WHERE seq = ?",
             (event, seq),
         )
-        tx.effects.ready.append((rank, seq))
+        tx.ready(queue, tenant, rank, seq)
     return tuple(row[:2] for row in gone)

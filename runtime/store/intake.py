@@ -196,7 +196,7 @@ def _insert_new(
         if expires_at is not None:
             tx.due(expires_at)
         if state is TaskState.PENDING:
-            tx.effects.ready.append((rank, seq))
+            tx.ready(spec.queue, spec.tenant, rank, seq)
         task = Task(
             *(spec.id, state, spec.tenant, spec.queue, spec.priority, spec.kind, spec.key, job),
             created_at=at,

@@ -8,15 +8,17 @@ error. `query` reads what is committed. There is no SQL outside this package.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from autoglm.types import Answer, ErrorInfo, Message, Output, Sampling, TaskSpec, TaskState
+from autoglm.types import Answer, ErrorInfo, Message, Output, Sampling, TaskSpec, TaskState, Usage
 from autoglm.wire import GetEvents, JobLine, ListTasks
 
+Lane = tuple[str, str]
+"""`(queue, tenant)`: tasks that only their ranks tell apart."""
 Key = tuple[int, int]
-"""A pending task's place in the order: `(rank, seq)`, smaller first."""
+"""A pending task's place in its lane: `(rank, seq)`, smaller first."""
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -75,7 +77,8 @@ class Outcome(msgspec.Struct, frozen=True):
     died: bool = False
     """Whether the engine died while it ran."""
     retry_in_ms: int = 0
-    cost: int = 0
+    usage: Usage = Usage()
+    """What the attempt took, answered or not."""
 
 
 class RecordOutcomes(Write, frozen=True):
@@ -185,6 +188,7 @@ class ClaimedTask(msgspec.Struct, frozen=True):
     sampling: Sampling = Sampling()
     max_attempts: int | None = None
     attempt_timeout_s: float | None = None
+    lane: Lane = ("normal", "default")
 
 
 class JobOpening(msgspec.Struct, frozen=True):
@@ -219,10 +223,19 @@ class StoppedTask(msgspec.Struct, frozen=True):
     owner: str
 
 
+class Left(NamedTuple):
+    """A task that is no longer running, and what its attempt took."""
+
+    seq: int
+    usage: Usage
+
+
 class Effects(msgspec.Struct):
     """What a commit changed, for those who must hear of it. Read only after the commit."""
 
-    ready: list[Key] = []
+    ready: dict[Lane, list[Key]] = {}
+    """What became pending."""
+    left: list[Left] = []
     endings: list[Ending] = []
     stopped: list[StoppedTask] = []
     jobs: set[str] = set()
@@ -280,11 +293,31 @@ class FetchJobLines(Query, frozen=True):
     limit: int
 
 
-class FetchBacklog(Query, frozen=True):
-    """Result: `tuple[Key, ...]`: pending tasks after `after`, in order."""
+class LaneRead(NamedTuple):
+    """The first `limit` pending tasks of a lane after `after` (None: from its head on)."""
 
+    lane: Lane
     after: Key | None
     limit: int
+
+
+class FetchBacklog(Query, frozen=True):
+    """Result: `tuple[tuple[Key, ...], ...]`: what each of the reads found, in order."""
+
+    reads: tuple[LaneRead, ...]
+
+
+class FetchSchedule(Query, frozen=True):
+    """Result: `Schedule`."""
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """What a scheduler that knows nothing has to know."""
+
+    heads: dict[Lane, Key]
+    """The lanes in which tasks are pending, each with its first."""
+    running: dict[int, Lane]
+    """By task number."""
 
 
 class FetchSummary(Query, frozen=True):

@@ -10,12 +10,10 @@ from autoglm.types import Answer, Event, Output, Task, TaskState, Usage
 from autoglm.wire import JobLineEnded
 from runtime.store.protocol import (
     FetchAnswers,
-    FetchBacklog,
     FetchEvents,
     FetchJobLines,
     FetchSummary,
     FetchTasks,
-    Key,
     Summary,
 )
 from runtime.store.transaction import (
@@ -140,17 +138,6 @@ def fetch_job_lines(
     sealed, total, ended_count = job
     done = bool(sealed) and exhausted and len(lines) < query.limit and ended_count == total
     return tuple(lines), done
-
-
-def fetch_backlog(cx: sqlite3.Connection, query: FetchBacklog) -> tuple[Key, ...]:
-    rank, seq = query.after or (-(2**63), 0)
-    return tuple(
-        cx.execute(
-            "SELECT rank, seq FROM task WHERE state = 'pending' AND (rank, seq) > (?, ?)"
-            " ORDER BY rank, seq LIMIT ?",
-            (rank, seq, query.limit),
-        ).fetchall()
-    )
 
 
 def fetch_summary(cx: sqlite3.Connection, _query: FetchSummary) -> Summary:

@@ -30,7 +30,7 @@ CREATE TABLE task (
 ) STRICT;
 
 CREATE UNIQUE INDEX task_key ON task (tenant, key) WHERE key IS NOT NULL;
-CREATE INDEX task_pending ON task (rank, seq) WHERE state = 'pending';
+CREATE INDEX task_pending ON task (queue, tenant, rank, seq) WHERE state = 'pending';
 CREATE INDEX task_running ON task (owner) WHERE state = 'running';
 CREATE INDEX task_due ON task (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX task_job ON task (job, seq) WHERE job IS NOT NULL;

@@ -19,6 +19,7 @@ import anyio
 
 from autoglm.errors import AutoGLMError
 from runtime.store import (
+    backlog,
     breakers,
     chores,
     deadletters,
@@ -75,7 +76,8 @@ _QUERIES: dict[type[p.Query], Callable[[sqlite3.Connection, Any], Any]] = {
     p.FetchTasks: reading.fetch_tasks,
     p.FetchEvents: reading.fetch_events,
     p.FetchJobLines: reading.fetch_job_lines,
-    p.FetchBacklog: reading.fetch_backlog,
+    p.FetchBacklog: backlog.fetch_backlog,
+    p.FetchSchedule: backlog.fetch_schedule,
     p.FetchSummary: reading.fetch_summary,
     dead.FetchDeadLetters: deadletters.fetch_dead_letters,
     dead.FetchDeadLetter: deadletters.fetch_dead_letter,
@@ -264,7 +266,9 @@ def _carry_out(tx: Transaction, kind: type[p.Write], writes: list[p.Write]) -> l
 
 
 def _merge(into: p.Effects, more: p.Effects) -> None:
-    into.ready += more.ready
+    for lane, keys in more.ready.items():
+        into.ready.setdefault(lane, []).extend(keys)
+    into.left += more.left
     into.endings += more.endings
     into.stopped += more.stopped
     into.jobs |= more.jobs

@@ -14,11 +14,12 @@ from typing import TypeVar
 
 import msgspec
 
-from autoglm.types import ErrorInfo, Message, Sampling, Task, TaskSpec, TaskState
-from runtime.store.protocol import Effects
+from autoglm.types import ErrorInfo, Message, Sampling, Task, TaskSpec, TaskState, Usage
+from runtime.store.protocol import Effects, Left
 from runtime.store.transitions import legal
 
 V = TypeVar("V")
+_NOTHING = Usage()
 RankOf = Callable[[TaskSpec, int], int]
 """`(task, logical time in ms) -> rank`: the scheduling policy, handed in."""
 
@@ -88,22 +89,30 @@ class Transaction:
         after: TaskState,
         attempt: int,
         prev: int | None,
-        cost: int = 0,
+        usage: Usage = _NOTHING,
     ) -> int:
         """Note that task `seq` changes state. Returns the event's number, its new `last_event`.
 
-        `prev`: its `last_event` until now. Raises IllegalTransition.
+        `prev`: its `last_event` until now; `usage`: of the attempt that ends. Raises
+        IllegalTransition.
         """
         if not legal(before, after):
             raise IllegalTransition(f"task {seq}: {before} -> {after} is not a legal transition")
         self._counters.event += 1
         event = self._counters.event
+        cost = usage.total_tokens
         self._events.append((event, seq, prev, before, after, attempt, self.now_ms, cost))
+        if before is TaskState.RUNNING:
+            self.effects.left.append(Left(seq, usage))
         counts = self.effects.counts
         counts[after] = counts.get(after, 0) + 1
         if before is not None:
             counts[before] = counts.get(before, 0) - 1
         return event
+
+    def ready(self, queue: str, tenant: str, rank: int, seq: int) -> None:
+        """Note that a task has become pending."""
+        self.effects.ready.setdefault((queue, tenant), []).append((rank, seq))
 
     def due(self, at_ms: int | None) -> None:
         """Note that something is to happen at `at_ms`."""

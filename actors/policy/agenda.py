@@ -1,0 +1,84 @@
+"""What runs next: the backlog, whose turn it is, and what runs already, as one decision. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from actors.policy.backlog import KEYS_MAX, Backlog, Reading
+from actors.policy.running import Running
+from actors.policy.shares import POLICIES, Rules
+from autoglm.types import Usage
+from runtime.store.protocol import Key, Lane, Left, Schedule
+
+
+class Agenda:
+    def __init__(self, policy: str, rules: Rules, keys_max: int = KEYS_MAX) -> None:
+        """`policy`: of `scheduler.policy`."""
+        self._running = Running()
+        self._shares = POLICIES[policy](rules, self._running)
+        self._backlog = Backlog(self._shares.place, keys_max)
+
+    def moved(self, ready: Mapping[Lane, Iterable[Key]], left: Iterable[Left]) -> None:
+        """These became pending, those no longer run."""
+        for seq, usage in left:
+            self._end(seq, usage)
+        self._backlog.arrived(ready)
+
+    def take(self, count: int) -> tuple[int, ...]:
+        """Up to `count` tasks that are to be claimed, by number, in the order they are to run."""
+        taken: list[int] = []
+        self._look()
+        while len(taken) < count and (lane := self._shares.next()) is not None:
+            _, seq = self._backlog.take(lane)
+            taken.append(seq)
+            self._shares.charge(lane, self._running.begin(seq, lane))
+            self._look()
+        return tuple(taken)
+
+    def not_claimed(self, seqs: Iterable[int]) -> None:
+        """They were taken, but somebody else had been faster."""
+        for seq in seqs:
+            self._end(seq, Usage())
+
+    def lost_count(self, claiming: Iterable[int]) -> None:
+        """News were missed: only the store knows. `claiming`: claims under way."""
+        self._backlog.lost_count()
+        self._running.forget(claiming)
+
+    def learned(self, schedule: Schedule) -> None:
+        """The store's answer to what was missed, asked after `lost_count`."""
+        self._running.learned(schedule.running)
+        self._backlog.learned(schedule.heads)
+
+    def reading_begins(self) -> Reading | None:
+        """The read of the store that is to be made now, if any."""
+        self._look()
+        first = self._shares.next()
+        return self._backlog.reading_begins(None if first is None else self._shares.place(first))
+
+    def read(self, reading: Reading, found: Sequence[Sequence[Key]]) -> None:
+        """The store's answer to `reading`."""
+        self._backlog.read(reading, found)
+
+    def read_failed(self, reading: Reading) -> None:
+        """It could not be made: it will be wanted again."""
+        self._backlog.read_failed(reading)
+
+    @property
+    def held(self) -> int:
+        """Keys of the backlog that are known."""
+        return len(self._backlog)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def _end(self, seq: int, usage: Usage) -> None:
+        charge = self._running.end(seq, usage)
+        if charge is not None:
+            self._shares.settle(charge.lane, charge.tokens)
+            self._shares.freed(charge.lane)
+
+    def _look(self) -> None:
+        for lane, head in self._backlog.changes():
+            self._shares.know(lane, head)

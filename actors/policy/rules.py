@@ -1,0 +1,28 @@
+"""Weights and caps of queues and tenants, as configured. Pure."""
+
+from __future__ import annotations
+
+from runtime.config import Config, QueueConfig, TenantConfig
+
+_PLAIN_QUEUE = QueueConfig()
+_PLAIN_TENANT = TenantConfig()
+
+
+class ConfiguredRules:
+    """See actors.policy.shares.Rules. Who is not configured weighs 1 and has no cap."""
+
+    def __init__(self, config: Config) -> None:
+        self._queues = config.queues
+        self._tenants = config.tenants
+
+    def queue_weight(self, queue: str) -> float:
+        return self._queues.get(queue, _PLAIN_QUEUE).weight
+
+    def queue_cap(self, queue: str) -> int | None:
+        return self._queues.get(queue, _PLAIN_QUEUE).max_running
+
+    def tenant_weight(self, tenant: str) -> float:
+        return self._tenants.get(tenant, _PLAIN_TENANT).weight
+
+    def tenant_cap(self, tenant: str) -> int | None:
+        return self._tenants.get(tenant, _PLAIN_TENANT).max_running

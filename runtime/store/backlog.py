@@ -1,0 +1,60 @@
+"""What the scheduler reads of the store: which lanes there are, and the head of each."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import msgspec
+
+from runtime.store.protocol import FetchBacklog, FetchSchedule, Key, LaneRead, Schedule
+from runtime.store.transaction import all_rows
+
+_BEFORE_ALL: Key = (-(2**63), 0)
+
+_LANE = """
+SELECT json_group_array(json_array(rank, seq)) FROM (
+    SELECT rank, seq FROM task
+    WHERE state = 'pending' AND queue = ? AND tenant = ? AND (rank, seq) > (?, ?)
+    ORDER BY rank, seq LIMIT ?
+)
+"""
+_HEADS = """
+WITH RECURSIVE head (seq) AS (
+    SELECT * FROM (
+        SELECT seq FROM task WHERE state = 'pending' ORDER BY queue, tenant, rank, seq LIMIT 1
+    )
+    UNION ALL
+    SELECT coalesce((
+        SELECT next.seq FROM task next
+        WHERE next.state = 'pending' AND next.queue = here.queue AND next.tenant > here.tenant
+        ORDER BY next.tenant, next.rank, next.seq LIMIT 1
+    ), (
+        SELECT next.seq FROM task next
+        WHERE next.state = 'pending' AND next.queue > here.queue
+        ORDER BY next.queue, next.tenant, next.rank, next.seq LIMIT 1
+    ))
+    FROM head JOIN task here ON here.seq = head.seq
+)
+SELECT queue, tenant, rank, task.seq FROM head JOIN task ON task.seq = head.seq
+"""
+"""From one lane to the next by the index: as many steps as there are lanes, however many tasks."""
+
+_decode_keys = msgspec.json.Decoder(tuple[Key, ...]).decode
+
+
+def fetch_backlog(cx: sqlite3.Connection, query: FetchBacklog) -> tuple[tuple[Key, ...], ...]:
+    return tuple(_read_lane(cx, read) for read in query.reads)
+
+
+def fetch_schedule(cx: sqlite3.Connection, _query: FetchSchedule) -> Schedule:
+    heads = cx.execute(_HEADS).fetchall()
+    running = cx.execute("SELECT seq, queue, tenant FROM task WHERE state = 'running'").fetchall()
+    return Schedule(
+        {(queue, tenant): (rank, seq) for queue, tenant, rank, seq in heads},
+        {seq: (queue, tenant) for seq, queue, tenant in running},
+    )
+
+
+def _read_lane(cx: sqlite3.Connection, read: LaneRead) -> tuple[Key, ...]:
+    after = read.after or _BEFORE_ALL
+    return _decode_keys(all_rows(cx, _LANE, (*read.lane, *after, read.limit)))
