@@ -30,6 +30,7 @@ from actors.messages import (
     WantTasks,
 )
 from actors.policy.retry import ABORTED, outcome, timeout_s
+from actors.policy.shares import BY_RANK
 from actors.policy.staging import Batch, Staging
 from autoglm.types import ErrorInfo
 from model.engine import Completion, EngineRequest
@@ -105,7 +106,7 @@ class Batcher(Actor[BatcherMessage]):
         self._totals = totals
         self._alarm = Alarm(clock, Signal(mailbox.bell))
         self.alarms.append(self._alarm)
-        self._staging = Staging(config.batch)
+        self._staging = Staging(config.batch, lanes=config.scheduler.policy not in BY_RANK)
         """Claimed, not in the engine yet."""
         self._dispatched: dict[int, Flight[ClaimedTask]] = {}
         """In the engine, by task number, in the order they were sent."""

@@ -39,7 +39,14 @@ from bench import report
 from bench.load import START_MS, prompt
 from bench.report import Figure, progress, ratio
 from bench.served import memory_mb, simulated
-from runtime.store.protocol import ClaimTasks, FetchBacklog, InsertTasks, Outcome, RecordOutcomes
+from runtime.store.protocol import (
+    ClaimTasks,
+    FetchBacklog,
+    InsertTasks,
+    LaneRead,
+    Outcome,
+    RecordOutcomes,
+)
 from runtime.store.sqlite import SqliteStore
 from tests.system.real import Server
 
@@ -54,6 +61,7 @@ SETTLE_S: Final = 2.0
 DISPATCH_TIMEOUT_S: Final = 120
 ENGINE: Final = ("load_s=0", "step_ms=1000", "prefill_tok_s=0", "output_tokens=1000")
 """So slow that what it runs stays running and the backlog stays as it is."""
+LANE: Final = ("normal", "default")
 OPERATIONS: Final = ("insert", "claim", "record")
 Times = dict[str, list[float]]
 
@@ -120,7 +128,8 @@ class Side:
         start = time.perf_counter()
         await store.commit([write], now_ms)
         inserted = time.perf_counter()
-        keys = await store.query(FetchBacklog(None, GROUP))
+        reads = (LaneRead(LANE, None, GROUP),)
+        (keys,) = await store.query(FetchBacklog(reads))
         claim = ClaimTasks("bench", tuple(seq for _, seq in keys))
         (claimed,) = (await store.commit([claim], now_ms)).results
         found = time.perf_counter()

@@ -167,7 +167,7 @@ class Config(_Section, frozen=True):
     engine: EngineConfig = EngineConfig()
     batch: BatchConfig = BatchConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
-    queues: dict[str, QueueConfig] = QUEUES
+    queues: dict[str, QueueConfig] = msgspec.field(default_factory=lambda: dict(QUEUES))
     tenants: dict[str, TenantConfig] = {}
     retry: RetryConfig = RetryConfig()
     retention: RetentionConfig = RetentionConfig()

@@ -60,7 +60,7 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
     [
         ("batch.windwo_ms=1", "did you mean batch.window_ms?"),
         ("btach.window_ms=1", "did you mean batch?"),
-        ("zzz=1", "known here: batch, engine, retention, retry, scheduler"),
+        ("zzz=1", "known here: batch, engine, queues, retention, retry, scheduler"),
         ("batch.window_ms=-1", "batch.window_ms: expected"),
         ("engine.max_num_seqs=0", "engine.max_num_seqs: expected"),
         ("engine.kind=llama", "engine.kind: invalid"),
@@ -73,8 +73,11 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
         ("retention.events=-1", "retention.events: a duration of -1 is out of range"),
         ("retention.events=true", "retention.events: expected a duration"),
         ("retention.evnets=1d", "did you mean retention.events?"),
-        ("queues.x=1", "not available in this version yet"),
-        ("scheduler.policy=mlfq", "not available in this version yet"),
+        ("queues.x=1", "queues[...]: expected"),
+        ("queues.normal.wieght=1", "did you mean queues.normal.weight?"),
+        ("queues.normal.weight=0", "queues[...].weight: expected"),
+        ("tenants.a.max_running=0", "tenants[...].max_running: expected"),
+        ("scheduler.policy=best", "scheduler.policy: invalid"),
     ],
 )
 def test_a_wrong_setting_is_named(setting: str, said: str) -> None:

@@ -126,7 +126,7 @@ async def test_a_retried_letter_runs_again_at_its_old_place_with_failures_counte
     await bench.insert(spec("a"), spec("b"))
     await kill(bench, 1)
     assert await retry(bench, "a") == Settled(("a",), (), 1)
-    assert bench.effects.ready == [(NOW, 1)]
+    assert bench.effects.ready == {("normal", "default"): [(NOW, 1)]}
     assert bench.effects.counts == {TaskState.DEAD: -1, TaskState.PENDING: 1}
     again = await task(bench, "a")
     assert (again.state, again.failures, again.attempt) == (TaskState.PENDING, 0, 1)

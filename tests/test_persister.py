@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from actors.messages import Commit, Refused, TasksEnded, TasksReady, TasksStopped
+from actors.messages import Commit, Refused, TasksEnded, TasksMoved, TasksStopped
 from actors.persister import Outlets, Persister
 from autoglm.errors import NotFound, ServerError
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
@@ -136,7 +136,8 @@ def test_what_waits_is_committed_together_and_answered_in_order(play: Callable[.
         assert [each.task.id for each in (*first, *second)] == ["a", "b", "c"]
         seen = stage.persister.statistics()
         assert (seen.commits, seen.writes, seen.tasks[TaskState.PENDING]) == (1, 2, 3)
-        assert [len(each.keys) for each in stage.scheduler.drain_nowait()] == [3]
+        (moved,) = stage.scheduler.drain_nowait()
+        assert [len(keys) for keys in moved.ready.values()] == [3]
 
     play(scene)
 
@@ -175,7 +176,7 @@ def test_who_has_no_room_for_news_gets_a_signal(play: Callable[..., None]) -> No
             await stage.answers()
             stage.put(p.CancelTasks(None, (id,)))
             await stage.answers()
-        assert isinstance(stage.scheduler.drain_nowait()[0], TasksReady)
+        assert isinstance(stage.scheduler.drain_nowait()[0], TasksMoved)
         assert isinstance(stage.frontdoor.drain_nowait()[0], TasksEnded)
         assert stage.scheduler_missed.take()
         assert stage.frontdoor_missed.take()

@@ -12,7 +12,7 @@ from autoglm.types import TaskState
 from autoglm.wire import GetEvents, ListTasks
 from runtime.store import protocol as p
 from runtime.store import pruning
-from tests.test_store import NOW, Bench, bench, line, open_job, spec, success
+from tests.test_store import NOW, Bench, backlog, bench, line, open_job, spec, success
 
 __all__ = ["bench"]
 DAY = 86_400_000
@@ -130,8 +130,9 @@ async def test_no_number_is_given_out_twice_when_all_is_gone_and_the_server_rest
     await bench.store.close()
     await bench.store.open()
     await bench.insert(spec("b"), now=NOW)
-    backlog = await bench.store.query(p.FetchBacklog(None, 9))
-    assert backlog == ((NOW + DAY, 2),), "the second number, and logical time does not go back"
+    assert await backlog(bench) == ((NOW + DAY, 2),), (
+        "the second number, and logical time does not go back"
+    )
     events, _, _ = await bench.store.query(p.FetchEvents(None, GetEvents(0)))
     assert [event.seq for event in events] == [4]
 
@@ -222,7 +223,7 @@ async def test_a_task_that_jobs_share_goes_with_the_last_of_them(bench: Bench) -
     await answer(bench, 1)
     assert (await prune(bench)).jobs == 1
     assert await bench.states("a") == ["succeeded"]
-    ((_, last),) = await bench.store.query(p.FetchBacklog(None, 9))
+    ((_, last),) = await backlog(bench)
     await answer(bench, last)
     assert await prune(bench) == p.Pruned(2, 2, 6, 1, None)
     assert rows(bench) == {}

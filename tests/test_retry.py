@@ -32,7 +32,7 @@ def test_an_answer_succeeds_with_its_text_and_usage() -> None:
     seen = ended(
         Completion("id", 4, "text", "stop", prompt_tokens=3, completion_tokens=2, cached_tokens=1)
     )
-    assert (seen.state, seen.charged, seen.cost) == (TaskState.SUCCEEDED, False, 5)
+    assert (seen.state, seen.charged, seen.usage.total_tokens) == (TaskState.SUCCEEDED, False, 5)
     assert seen.output is not None
     assert (seen.output.text, seen.output.usage.cached_tokens) == ("text", 1)
 

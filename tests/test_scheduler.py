@@ -14,13 +14,25 @@ from actors.messages import (
     Drain,
     Refused,
     TasksAssigned,
-    TasksReady,
+    TasksMoved,
     WantTasks,
 )
+from actors.policy.agenda import Agenda
+from actors.policy.rules import ConfiguredRules
 from actors.scheduler import Scheduler
+from runtime.config import Config
 from runtime.mailbox import Mailbox, Signal
-from runtime.store.protocol import ClaimedTask, ClaimTasks, Key, StoreError
+from runtime.store.protocol import (
+    ClaimedTask,
+    ClaimTasks,
+    FetchSchedule,
+    Key,
+    Schedule,
+    StoreError,
+)
 from tests.simulation.loop import VirtualClock, run_virtually
+
+LANE = ("normal", "default")
 
 
 class Stage:
@@ -34,7 +46,8 @@ class Stage:
         self.reader: Mailbox[Ask] = Mailbox(reader_capacity)
         self.batcher: Mailbox[Any] = Mailbox(batcher_capacity)
         self.scheduler = Scheduler(
-            self.mailbox, self.missed, self.persister, self.reader, {"b": self.batcher}, clock
+            *(self.mailbox, self.missed, self.persister, self.reader, {"b": self.batcher}),
+            *(Agenda("mlfq", ConfiguredRules(Config())), clock),
         )
 
     async def tell(self, *messages: object) -> None:
@@ -43,9 +56,15 @@ class Stage:
         await self.clock.sleep(0.001)
 
     async def answer_reads(self, *keys: Key) -> None:
-        for ask in self.reader.drain_nowait():
-            ask.reply.send(keys)
-        await self.clock.sleep(0.001)
+        """What is in the store: these tasks wait, nothing runs."""
+        await self.claims()
+        while asks := self.reader.drain_nowait():
+            for ask in asks:
+                if isinstance(ask.query, FetchSchedule):
+                    ask.reply.send(Schedule({LANE: keys[0]} if keys else {}, {}))
+                else:
+                    ask.reply.send((keys,))
+            await self.clock.sleep(0.001)
 
     async def claims(self) -> list[tuple[int, ...]]:
         """What was claimed since the last call; each claim is granted."""
@@ -53,7 +72,8 @@ class Stage:
         for commit in self.persister.drain_nowait():
             assert isinstance(commit.write, ClaimTasks)
             assert commit.reply is not None
-            claimed.append(commit.write.seqs)
+            if commit.write.seqs:
+                claimed.append(commit.write.seqs)
             commit.reply.send(tuple(map(task, commit.write.seqs)))
         await self.clock.sleep(0.001)
         return claimed
@@ -71,6 +91,10 @@ def task(seq: int) -> ClaimedTask:
 
 def keys(*seqs: int) -> tuple[Key, ...]:
     return tuple((seq, seq) for seq in seqs)
+
+
+def moved(*seqs: int) -> TasksMoved:
+    return TasksMoved({LANE: keys(*seqs)})
 
 
 def play(
@@ -105,7 +129,7 @@ def test_what_becomes_ready_goes_to_who_waits_for_it() -> None:
     async def scene(stage: Stage) -> None:
         await stage.answer_reads()
         await stage.tell(WantTasks("b", 1, 2))
-        await stage.tell(TasksReady(keys(7)))
+        await stage.tell(moved(7))
         assert await stage.claims() == [(7,)]
         assert stage.scheduler.statistics().demand == {"b": 1}
 
@@ -129,7 +153,7 @@ def test_the_demand_of_an_earlier_instance_is_void() -> None:
     async def scene(stage: Stage) -> None:
         await stage.answer_reads()
         await stage.tell(WantTasks("b", 1, 5), WantTasks("b", 2, 1))
-        await stage.tell(TasksReady(keys(1, 2, 3)))
+        await stage.tell(moved(1, 2, 3))
         assert await stage.claims() == [(1,)]
         assert stage.assigned() == [(2, [1])]
 
@@ -151,9 +175,12 @@ def test_a_batcher_without_room_gets_its_tasks_later() -> None:
 
 def test_a_full_reader_is_asked_again_and_nobody_is_held_up_meanwhile() -> None:
     async def scene(stage: Stage) -> None:
+        await stage.claims()
         first = stage.reader.drain_nowait()
         stage.reader.put_nowait(first[0])
         stage.missed.set()
+        await stage.clock.sleep(1)
+        await stage.claims()
         await stage.clock.sleep(1)
         stage.reader.drain_nowait()
         await stage.clock.sleep(1)

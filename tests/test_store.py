@@ -74,8 +74,17 @@ def spec(id: str, **more: Any) -> TaskSpec:
     return msgspec.structs.replace(TaskSpec(id, prompt=f"prompt {id}"), **more)
 
 
+async def backlog(bench: Bench) -> tuple[p.Key, ...]:
+    """The plain lane's first tasks."""
+    reads = (p.LaneRead(("normal", "default"), None, 9),)
+    (found,) = await bench.store.query(p.FetchBacklog(reads))
+    return found
+
+
 def success(seq: int, attempt: int = 1, text: str = "text") -> p.Outcome:
-    return p.Outcome(seq, attempt, TaskState.SUCCEEDED, Output(text, "stop", Usage(3, 2)), cost=5)
+    usage = Usage(3, 2)
+    output = Output(text, "stop", usage)
+    return p.Outcome(seq, attempt, TaskState.SUCCEEDED, output, usage=usage)
 
 
 # ── taking in ────────────────────────────────────────────────────────────────────────────────
@@ -88,7 +97,7 @@ async def test_handing_the_same_task_in_twice_is_the_same_as_once(bench: Bench) 
     assert not first.duplicate
     assert again.duplicate
     assert again.task == first.task
-    assert bench.effects.ready == []
+    assert bench.effects.ready == {}
 
 
 async def test_a_known_id_with_other_content_is_a_conflict_and_changes_nothing(
@@ -128,7 +137,7 @@ async def test_ranks_never_go_back_when_the_clock_does(bench: Bench) -> None:
     await bench.store.close()
     await bench.store.open()
     await bench.insert(spec("c"), now=NOW - 86_400_000)
-    assert await bench.store.query(p.FetchBacklog(None, 9)) == ((NOW, 1), (NOW, 2), (NOW, 3))
+    assert await backlog(bench) == ((NOW, 1), (NOW, 2), (NOW, 3))
 
 
 # ── attempts ─────────────────────────────────────────────────────────────────────────────────
@@ -192,7 +201,7 @@ async def test_a_failure_waits_out_its_pause_and_a_death_is_counted(bench: Bench
     assert await bench.states("a") == ["retrying"]
     assert bench.effects.next_due_ms == NOW + 100
     await bench.write(p.ReleaseDue(), NOW + 100)
-    assert bench.effects.ready == [(NOW, 1)]
+    assert bench.effects.ready == {("normal", "default"): [(NOW, 1)]}
     (again,) = await bench.claim(1)
     assert (again.attempt, again.failures, again.deaths) == (2, 1, 0)
     await bench.record(p.Outcome(1, 2, TaskState.PENDING, died=True))
@@ -325,7 +334,7 @@ async def test_a_task_waits_for_those_it_comes_after(bench: Bench) -> None:
         await bench.claim(seq)
         await bench.record(success(seq))
     assert await bench.states("c") == ["pending"]
-    assert bench.effects.ready == [(NOW, 3)]
+    assert bench.effects.ready == {("normal", "default"): [(NOW, 3)]}
 
 
 async def test_the_end_of_one_cancels_those_that_wait_for_it_all_the_way_down(

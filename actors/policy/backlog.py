@@ -8,6 +8,7 @@ lanes are read first, on whose turn comes first.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,12 @@ KEYS_MAX = 4096
 LANE_KEYS_MIN = 4
 """Keys held of a lane, however many lanes there are."""
 LANES_PER_READ = 256
+
+
+Place = tuple[float, ...]
+"""Of a lane, among others: smaller is served sooner."""
+NOWHERE: Place = (math.inf,)
+"""Of a lane of which nothing can run now, whatever waits in it."""
 
 
 class Head(NamedTuple):
@@ -43,10 +50,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class Backlog:
-    def __init__(
-        self, place: Callable[[Lane], tuple[float, ...]], keys_max: int = KEYS_MAX
-    ) -> None:
-        """`place`: smaller is served sooner."""
+    def __init__(self, place: Callable[[Lane], Place], keys_max: int = KEYS_MAX) -> None:
         self._place = place
         self._keys_max = keys_max
         self._lanes: dict[Lane, Window] = {}
@@ -98,7 +102,7 @@ class Backlog:
             self._changed[lane] = None
             self._note(lane, window, 0)
 
-    def reading_begins(self, due: tuple[float, ...] | None) -> Reading | None:
+    def reading_begins(self, due: Place | None) -> Reading | None:
         """The read that is to be made now, if any: one at a time.
 
         `due`: the place of who is next. While many keys are held, only lanes that come before are
@@ -158,14 +162,16 @@ class Backlog:
     def __repr__(self) -> str:
         return f"<Backlog {self._keys} keys of {len(self._lanes)} lanes>"
 
-    def _to_read(self, due: tuple[float, ...] | None) -> list[Lane]:
-        low: Iterable[Lane] = self._low
+    def _to_read(self, due: Place | None) -> list[Lane]:
+        low = [(place, lane) for lane in self._low if (place := self._place(lane)) != NOWHERE]
+        if 2 * self._keys >= self._keys_max:
+            low = [each for each in low if not len(self._lanes[each[1]])]
         if due is not None and 2 * self._keys >= self._keys_max:
             if self._taken < LANES_PER_READ:
                 return []
             self._taken = 0
-            low = [lane for lane in low if not len(self._lanes[lane]) and self._place(lane) < due]
-        return heapq.nsmallest(LANES_PER_READ, low, key=self._place)
+            low = [each for each in low if each[0] < due]
+        return [lane for _, lane in heapq.nsmallest(LANES_PER_READ, low)]
 
     def _lane_max(self) -> int:
         return max(LANE_KEYS_MIN, self._keys_max // max(1, len(self._lanes)))

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from actors.policy.backlog import Head
+from actors.policy.backlog import NOWHERE, Head, Place
 from actors.policy.running import Running
 from actors.policy.turns import Turns
 from runtime.store.protocol import Key, Lane
@@ -49,8 +49,8 @@ class Shares(Protocol):
         """Something of the lane has stopped running: a cap may hold no more."""
         ...
 
-    def place(self, lane: Lane) -> tuple[float, ...]:
-        """Smaller is served sooner: which lanes' backlogs should be known."""
+    def place(self, lane: Lane) -> Place:
+        """Which lanes' backlogs should be known."""
         ...
 
 
@@ -67,11 +67,14 @@ class _Caps:
         cap = self._rules.queue_cap(queue)
         return cap is not None and self._running.in_queue[queue] >= cap
 
+    def full(self, lane: Lane) -> bool:
+        """Whether nothing more of the lane may run."""
+        return self.queue_full(lane[0]) or self._tenant_full(lane[1])
+
     def holds(self, lane: Lane) -> bool:
         """Whether the tenant's cap is reached; the lane comes back by `release` then."""
         queue, tenant = lane
-        cap = self._rules.tenant_cap(tenant)
-        if cap is None or self._running.of_tenant[tenant] < cap:
+        if not self._tenant_full(tenant):
             return False
         self._held.setdefault(tenant, {})[queue] = None
         return True
@@ -79,6 +82,10 @@ class _Caps:
     def release(self, tenant: str) -> list[Lane]:
         """The lanes that were held because of this tenant."""
         return [(queue, tenant) for queue in self._held.pop(tenant, ())]
+
+    def _tenant_full(self, tenant: str) -> bool:
+        cap = self._rules.tenant_cap(tenant)
+        return cap is not None and self._running.of_tenant[tenant] >= cap
 
 
 class FairShares:
@@ -137,9 +144,11 @@ class FairShares:
             if held in self._offered:
                 self._tenants[held[0]].offer(held[1])
 
-    def place(self, lane: Lane) -> tuple[float, ...]:
-        queue, tenant = lane
-        return (self._tenants[queue].ahead(tenant),)
+    def place(self, lane: Lane) -> Place:
+        if self._caps.full(lane):
+            return NOWHERE
+        tenants = self._tenants.get(lane[0])
+        return (0.0 if tenants is None else tenants.ahead(lane[1]),)
 
 
 class RoundRobin(FairShares):
@@ -191,7 +200,9 @@ class ByRank:
             if held in self._heads:
                 self._enqueue(held)
 
-    def place(self, lane: Lane) -> tuple[float, ...]:
+    def place(self, lane: Lane) -> Place:
+        if self._caps.full(lane):
+            return NOWHERE
         head = self._heads.get(lane)
         return head.key if head is not None and head.key is not None else (-math.inf, 0)
 
@@ -208,3 +219,5 @@ POLICIES: dict[str, Callable[[Rules, Running], Shares]] = {
     "fifo": ByRank,
 }
 """By `scheduler.policy`; `fifo` and `priority` differ in how they rank."""
+BY_RANK = frozenset({"priority", "fifo"})
+"""Those that know no lanes."""

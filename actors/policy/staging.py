@@ -2,6 +2,10 @@
 
 Two lines wait: suspects of killing the engine, and all others. `actors.policy.poison` says whose
 turn it is, `actors.policy.merge` when a batch of the others goes. Times are monotonic seconds.
+
+The places in a line are taken in the order of claims, because that is what the shares of queues and
+tenants are; who of a lane takes which of its places is decided by rank, so that what is claimed
+ahead costs no priority.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import msgspec
 from actors.policy.merge import Staged, Trigger, decide, prefix_order
 from actors.policy.poison import Turn, is_suspect, trial_size, whose_turn
 from runtime.config import BatchConfig
-from runtime.store.protocol import ClaimedTask
+from runtime.store.protocol import ClaimedTask, Lane
 
 LOOKAHEAD = 0.25
 """Tasks claimed beyond the engine's slots, as a share of them."""
@@ -32,12 +36,14 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Staging:
-    def __init__(self, config: BatchConfig) -> None:
+    def __init__(self, config: BatchConfig, *, lanes: bool = True) -> None:
+        """`lanes` False: rank alone decides, as if all were of one lane."""
+        self._lanes = lanes
         self._window_s = config.window_ms / 1000
         self._size_max = config.max_size
         self._suspects: list[Staged] = []
         self._others: list[Staged] = []
-        """Both in order of rank."""
+        """Both in the order in which they are to run."""
         self._served = 0
         """Others that were sent since suspects were on trial."""
         self.on_trial = False
@@ -56,7 +62,7 @@ class Staging:
             line = self._suspects if is_suspect(task.deaths) else self._others
             line.append(Staged(task, now))
         for line in (self._suspects, self._others):
-            line.sort(key=lambda staged: staged.order)
+            line[:] = self._by_rank_in_lanes(line)
 
     def remove(self, seqs: Iterable[int]) -> None:
         gone = set(seqs)
@@ -114,6 +120,15 @@ class Staging:
             self._wake(settled_at)
         suspects, others = len(self._suspects), len(self._others)
         return whose_turn(suspects, others, self._served, slots, flying, settled=settled)
+
+    def _by_rank_in_lanes(self, line: list[Staged]) -> list[Staged]:
+        by_rank = sorted(line, key=lambda staged: staged.order)
+        if not self._lanes:
+            return by_rank
+        of_lane: dict[Lane, list[Staged]] = {}
+        for staged in reversed(by_rank):
+            of_lane.setdefault(staged.task.lane, []).append(staged)
+        return [of_lane[staged.task.lane].pop() for staged in line]
 
     def _wake(self, at: float) -> None:
         self.wake_at = at if self.wake_at is None else min(self.wake_at, at)

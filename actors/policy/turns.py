@@ -13,9 +13,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from typing import NamedTuple
 
 SPARE = 64
 """Counters of idle names that are kept without a second look."""
+
+
+class _Entry(NamedTuple):
+    served: float
+    number: int
+    """Who has waited longest goes first among equals, or newcomers could keep him out for ever."""
+    name: str
 
 
 class Turns:
@@ -24,10 +32,11 @@ class Turns:
         self._served: dict[str, float] = {}
         """Weighted tokens; who is not in it stands at `_now`."""
         self._wanting: dict[str, None] = {}
-        self._offered: dict[str, float] = {}
-        """Of those wanting, who can be served at once, with what their place in the heap says."""
-        self._heap: list[tuple[float, str]] = []
+        self._offered: dict[str, _Entry] = {}
+        """Of those wanting, who can be served at once, with their entry in the heap."""
+        self._heap: list[_Entry] = []
         """Holds entries that are out of date, until they come to its head."""
+        self._entries = 0
         self._now = 0.0
         """The counter of whoever was served last: the virtual time."""
 
@@ -60,9 +69,9 @@ class Turns:
     def first(self) -> str | None:
         """The least served of those that can be served at once."""
         while self._heap:
-            served, name = self._heap[0]
-            if self._offered.get(name) == served:
-                return name
+            entry = self._heap[0]
+            if self._offered.get(entry.name) is entry:
+                return entry.name
             heapq.heappop(self._heap)
         return None
 
@@ -105,5 +114,6 @@ class Turns:
         }
 
     def _enqueue(self, name: str) -> None:
-        self._offered[name] = self.served(name)
-        heapq.heappush(self._heap, (self._offered[name], name))
+        self._entries += 1
+        entry = self._offered[name] = _Entry(self.served(name), self._entries, name)
+        heapq.heappush(self._heap, entry)

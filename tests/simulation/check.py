@@ -6,10 +6,12 @@ Safety only: that everything is answered in the end is the simulation's own time
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
 
+from actors.policy.rules import ConfiguredRules
 from autoglm.types import TaskState
 from runtime.store.protocol import FetchAnswers
 from runtime.store.reading import fetch_answers
@@ -40,6 +42,7 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
         found += _wrong_with_task(row, plan, history)
     found += _wrong_with_events(cx, rows)
     found += _wrong_with_tally(cx)
+    found += _wrong_with_caps(cx, plan)
     found += _wrong_with_times(cx, history)
     found += _wrong_with_chains(rows, history)
     found += _wrong_with_answers(cx, history)
@@ -121,6 +124,24 @@ def _wrong_with_tally(cx: sqlite3.Connection) -> Iterator[str]:
     kept = dict(cx.execute("SELECT state, tasks FROM tally WHERE tasks != 0"))
     if counted != kept:
         yield f"the tally says {kept}, a count {counted}"
+
+
+def _wrong_with_caps(cx: sqlite3.Connection, plan: Plan) -> Iterator[str]:
+    """Never more of a queue or a tenant at once than may run."""
+    rules = ConfiguredRules(plan.config)
+    running: Counter[tuple[str, str]] = Counter()
+    for before, after, queue, tenant in cx.execute(
+        "SELECT from_state, to_state, queue, tenant FROM event JOIN task ON task.seq = event.task"
+        " ORDER BY event.seq"
+    ):
+        change = (after == TaskState.RUNNING) - (before == TaskState.RUNNING)
+        for what, name, cap in (
+            ("queue", queue, rules.queue_cap(queue)),
+            ("tenant", tenant, rules.tenant_cap(tenant)),
+        ):
+            running[what, name] += change
+            if cap is not None and running[what, name] > cap:
+                yield f"{running[what, name]} of {what} {name} run at once, the cap is {cap}"
 
 
 def _wrong_with_times(cx: sqlite3.Connection, history: History) -> Iterator[str]:

@@ -178,7 +178,7 @@ MUTANTS = {
         execution, "_SELECT_RUNNING", "WHERE t.state = 'running'", ""
     ),
     "the window forgets how far it sees when it is cut": Mutant(
-        Window, "_cut", "self._horizon = self._keys[-1]", "pass"
+        Window, "keep", "self._horizon = self._keys[-1] if self._keys else None", "pass"
     ),
     "an old read joins on to the window": Mutant(
         Window, "refilled", "if refill is not self._reading", "if False"

@@ -28,6 +28,7 @@ from tests.simulation.world import Universe
 T = TypeVar("T")
 
 SOCKET = Path("/nowhere/autoglm.sock")
+QUEUES = ("core", "normal", "normal", "background")
 PATIENCE = Patience(window_s=100_000, busy_s=100_000)
 _FILLER = ("and", "so", "it", "goes", "on", "word", "by", "word")
 
@@ -77,6 +78,7 @@ class History:
 class Person:
     def __init__(self, universe: Universe, plan: Plan, name: str, history: History) -> None:
         self._rng = universe.rng(name)
+        self._queues = universe.rng(f"{name} queues")
         self._mourning = universe.rng(f"{name} mourns")
         self._ids = universe.ids(name)
         self._plan = plan
@@ -313,6 +315,7 @@ class Person:
             messages=(Message("user", prompt),),
             sampling=Sampling(),
             tenant=client.session.tenant or "default",
+            queue=self._queues.choice(QUEUES),
             priority=self._rng.randrange(10),
             key=id if self._rng.random() < 0.1 else None,
             after=after,

@@ -7,9 +7,20 @@ from dataclasses import dataclass
 
 import msgspec
 
-from runtime.config import BatchConfig, Config, EngineConfig, RetryConfig, SimulatedConfig
+from runtime.config import (
+    QUEUES,
+    BatchConfig,
+    Config,
+    EngineConfig,
+    QueueConfig,
+    RetryConfig,
+    SchedulerConfig,
+    SimulatedConfig,
+    TenantConfig,
+)
 from tests.simulation.world import Universe
 
+POLICIES = ("mlfq", "mlfq", "round_robin", "priority", "fifo")
 OUTPUT_TOKENS = (1, 3, 6)
 CRASH, HANG = "[[crash]]", "[[hang]]"
 POISON = (CRASH, HANG)
@@ -43,11 +54,9 @@ class Plan:
         self.all_ones = self.tight and universe.rng("bounds").random() < 0.5
         """And every other bound is one too."""
         narrow = rng.random() < 0.5  # the scheduler sees only a few tasks at a time
-        windows = [(2, 1), (4, 3), (8, 2)] if narrow else [None]
-        self.window = (2, 1) if self.all_ones else universe.rng("window").choice(windows)
-        """Keys at most and when to read more; None: as in production. Two is the least: when there
-        are too many, half of them must stay.
-        """
+        keys = [2, 4, 8] if narrow else [None]
+        self.keys_max = 2 if self.all_ones else universe.rng("window").choice(keys)
+        """None: as in production. Two is the least: when there are too many, half must stay."""
         self.server_kills = rng.choice([0, 0, 1, 2, 5])
         self.power_losses = rng.random() < 0.5
         self.checkpoints = universe.rng("checkpoints").choice([0, 0, 0.05, 0.5])
@@ -69,6 +78,7 @@ class Plan:
         self.vandal = rng.random() < 0.2
         self.people = [f"person-{number}" for number in range(1, rng.randint(1, 3) + 1)]
         self.tokens = rng.choice(OUTPUT_TOKENS)
+        shares = universe.rng("shares")
         self.config = Config(
             engine=EngineConfig(
                 kind="simulated",
@@ -84,6 +94,9 @@ class Plan:
                     output_tokens=self.tokens,
                 ),
             ),
+            scheduler=SchedulerConfig(shares.choice(POLICIES)),
+            queues={**QUEUES, "normal": QueueConfig(max_running=shares.choice([None, 1, 3]))},
+            tenants={"default": TenantConfig(max_running=shares.choice([None, None, 1, 2]))},
             batch=BatchConfig(window_ms=rng.choice([0, 10, 10, 100])),
             retry=RetryConfig(
                 base_ms=rng.choice([1, 100]), cap_ms=500, attempt_timeout_s=2 if self.slow else 15

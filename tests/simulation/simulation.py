@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import shutil
 import sqlite3
@@ -26,9 +27,11 @@ from actors import (
     retention,
     scheduler,
     telling,
+    tree,
 )
+from actors.policy import backlog
+from actors.policy.agenda import Agenda
 from actors.policy.poison import deaths_max
-from actors.policy.window import Window
 from actors.tree import Identity, Tree, World
 from autoglm import wire
 from runtime import actor, supervision
@@ -206,16 +209,16 @@ class _Simulation:
             launch=self._engines.launcher,
         )
         identity = Identity("0", number, "simulated", "none", str(self._folder))
-        tree = Tree(self.plan.config_at_start(number), identity, world)
+        server = Tree(self.plan.config_at_start(number), identity, world)
         async with anyio.create_task_group() as group:
-            group.start_soon(tree.run)
+            group.start_soon(server.run)
             if not self._drains:
                 return
             self._drains -= 1
             await universe.clock.sleep(self._rng.uniform(0.05, 3))
-            await tree.drain(self._rng.choice([0, 0.1, 30]))
+            await server.drain(self._rng.choice([0, 0.1, 30]))
             group.cancel_scope.cancel()
-        await tree.put_back()
+        await server.put_back()
 
     def _after_death(self) -> None:
         """Whatever ended it: the disk is as it is, and somebody starts it again."""
@@ -293,8 +296,11 @@ class _Simulation:
             if self.plan.all_ones:
                 for module, name in BOUNDS:
                     stack.enter_context(patch.object(module, name, 1))
-            if (window := self.plan.window) is not None:
-                stack.enter_context(patch.object(scheduler, "Window", lambda: Window(*window)))
+            if (keys_max := self.plan.keys_max) is not None:
+                narrow = functools.partial(Agenda, keys_max=keys_max)
+                stack.enter_context(patch.object(tree, "Agenda", narrow))
+                stack.enter_context(patch.object(backlog, "LANE_KEYS_MIN", 1))
+                stack.enter_context(patch.object(backlog, "LANES_PER_READ", 2))
             stack.enter_context(patch.object(endings, "CANCEL_SLICE", 2))
             stack.enter_context(patch.object(supervision, "log", self))
             watched = self._restarts.around(Supervisor._run_once)  # pyright: ignore
