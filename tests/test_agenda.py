@@ -115,9 +115,9 @@ def test_whatever_happens_caps_hold_nothing_is_forgotten_and_no_slot_stays_idle(
                     assert stage.may_run(lane), "over its cap"
                     stage.running[seq] = lane
             case "end" if stage.running:
-                stage.end(list(stage.running)[what[0] % len(stage.running)], Usage(3, 4))
+                stage.end(list(stage.running)[int(what[0]) % len(stage.running)], Usage(3, 4))
             case "back" if stage.running:
-                seq = list(stage.running)[what[0] % len(stage.running)]
+                seq = list(stage.running)[int(what[0]) % len(stage.running)]
                 lane = stage.running.pop(seq)
                 stage.pending[seq] = (lane, (0, seq))
                 stage.agenda.moved({lane: [(0, seq)]}, [Left(seq, Usage())])

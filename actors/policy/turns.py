@@ -1,9 +1,9 @@
 """Whose turn it is among names with weights: the least served, by virtual token counters. Pure.
 
-Start-time fair queueing (Goyal, Vin, Cheng 1996) over the tokens of a task, as the Virtual Token
-Counter has it for language models (Sheng et al., OSDI 2024). Each name has a counter of the tokens
-it was served, over its weight; the smallest goes first. Who comes back from idleness starts at the
-counter of who was served last: nobody saves up turns, nobody is held to old ones.
+The Virtual Token Counter (Sheng et al., Fairness in Serving Large Language Models, OSDI 2024): each
+name has a counter of the tokens it was served, over its weight; the smallest goes first. Who comes
+back from idleness is lifted to the smallest of those who wait: nobody saves up turns, and a stream
+of newcomers keeps nobody out.
 
 For two names that want to be served all the while, what they were served differs, over their
 weights, by no more than what one task and the tasks under way of each may take.
@@ -30,7 +30,7 @@ class Turns:
     def __init__(self, weight_of: Callable[[str], float]) -> None:
         self._weight_of = weight_of
         self._served: dict[str, float] = {}
-        """Weighted tokens; who is not in it stands at `_now`."""
+        """Weighted tokens; who is not in it stands where newcomers start."""
         self._wanting: dict[str, None] = {}
         self._offered: dict[str, _Entry] = {}
         """Of those wanting, who can be served at once, with their entry in the heap."""
@@ -38,18 +38,18 @@ class Turns:
         """Holds entries that are out of date, until they come to its head."""
         self._entries = 0
         self._now = 0.0
-        """The counter of whoever was served last: the virtual time."""
+        """Where newcomers start when nobody can be served: where the last one was."""
 
     def enter(self, name: str) -> None:
         """`name` wants to be served from now on. Again: nothing changes."""
         if name not in self._wanting:
             self._wanting[name] = None
-            self._served[name] = max(self.served(name), self._now)
+            self._served[name] = max(self.served(name), self._start())
 
     def leave(self, name: str) -> None:
         """`name` wants nothing more for now."""
         self.withdraw(name)
-        if self._wanting.pop(name, 0) is None and self.served(name) <= self._now:
+        if self._wanting.pop(name, 0) is None and self.served(name) <= self._start():
             del self._served[name]  # it would start there anyway
         if not self._wanting:
             self._now = max(self._served.values(), default=self._now)
@@ -88,16 +88,17 @@ class Turns:
         self._served[name] = self.served(name) + tokens / self._weight_of(name)
         if name in self._offered:
             self._enqueue(name)
-        elif name not in self._wanting and self._served[name] <= self._now:
+        elif name not in self._wanting and self._served[name] <= self._start():
             del self._served[name]
 
     def served(self, name: str) -> float:
         """Tokens over weight, comparable between names."""
-        return self._served.get(name, self._now)
+        served = self._served.get(name)
+        return self._start() if served is None else served
 
     def ahead(self, name: str) -> float:
-        """How much more it was served than who was served last."""
-        return self.served(name) - self._now
+        """How much more it was served than whoever is next."""
+        return self.served(name) - self._start()
 
     def __len__(self) -> int:
         return len(self._wanting)
@@ -106,12 +107,17 @@ class Turns:
         return f"<Turns {len(self._offered)} of {len(self._wanting)} at {self._now:g}>"
 
     def _forget(self) -> None:
-        """Drop the counters of those who are not there and would start at `_now` anyway."""
+        """Drop the counters of those who are not there and would start no higher anyway."""
         self._served = {
             name: served
             for name, served in self._served.items()
-            if name in self._wanting or served > self._now
+            if name in self._wanting or served > self._start()
         }
+
+    def _start(self) -> float:
+        """Where newcomers start."""
+        first = self.first()
+        return self._now if first is None else self._served[first]
 
     def _enqueue(self, name: str) -> None:
         self._entries += 1
