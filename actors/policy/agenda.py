@@ -16,7 +16,7 @@ class Agenda:
         """`policy`: of `scheduler.policy`."""
         self._running = Running()
         self._shares = POLICIES[policy](rules, self._running)
-        self._backlog = Backlog(self._shares.place, keys_max)
+        self._backlog = Backlog(self._shares, keys_max)
 
     def moved(self, ready: Mapping[Lane, Iterable[Key]], left: Iterable[Left]) -> None:
         """These became pending, those no longer run."""
@@ -53,8 +53,7 @@ class Agenda:
     def reading_begins(self) -> Reading | None:
         """The read of the store that is to be made now, if any."""
         self._look()
-        first = self._shares.next()
-        return self._backlog.reading_begins(None if first is None else self._shares.place(first))
+        return self._backlog.reading_begins(idle=self._shares.next() is None)
 
     def read(self, reading: Reading, found: Sequence[Sequence[Key]]) -> None:
         """The store's answer to `reading`."""

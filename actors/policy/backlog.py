@@ -8,9 +8,8 @@ lanes are read first, on whose turn comes first.
 from __future__ import annotations
 
 import heapq
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -25,9 +24,27 @@ LANES_PER_READ = 256
 
 
 Place = tuple[float, ...]
-"""Of a lane, among others: smaller is served sooner."""
-NOWHERE: Place = (math.inf,)
-"""Of a lane of which nothing can run now, whatever waits in it."""
+"""Of a lane, among those of its queue: smaller is served sooner."""
+
+
+class Order(Protocol):
+    """What the shares say of a lane: whose backlog is to be known first."""
+
+    def place(self, lane: Lane) -> Place: ...
+    def capped(self, lane: Lane) -> bool:
+        """Whether nothing more of it may run now, whatever waits in it."""
+        ...
+
+    def overdue(self, lane: Lane) -> bool:
+        """Whether it comes before all lanes of its queue that can be taken from."""
+        ...
+
+
+class _Low(NamedTuple):
+    """A lane of which more is wanted, where it stood when that began."""
+
+    place: Place
+    lane: Lane
 
 
 class Head(NamedTuple):
@@ -50,14 +67,16 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class Backlog:
-    def __init__(self, place: Callable[[Lane], Place], keys_max: int = KEYS_MAX) -> None:
-        self._place = place
+    def __init__(self, order: Order, keys_max: int = KEYS_MAX) -> None:
+        self._order = order
         self._keys_max = keys_max
         self._lanes: dict[Lane, Window] = {}
         self._known = False
         """Whether every lane in which something is pending is in `_lanes`."""
-        self._low: dict[Lane, None] = {}
+        self._low: dict[Lane, _Low] = {}
         """Lanes of which more is wanted."""
+        self._low_in: dict[str, list[_Low]] = {}
+        """The same as a heap for each queue, with some that are out of date."""
         self._keys = 0
         self._taken = 0
         """Since lanes were last looked at for being overdue."""
@@ -90,6 +109,7 @@ class Backlog:
         self._changed.update(dict.fromkeys(self._lanes))
         self._lanes.clear()
         self._low.clear()
+        self._low_in.clear()
         self._keys, self._known, self._reading = 0, False, None
 
     def learned(self, heads: Mapping[Lane, Key]) -> None:
@@ -102,15 +122,15 @@ class Backlog:
             self._changed[lane] = None
             self._note(lane, window, 0)
 
-    def reading_begins(self, due: Place | None) -> Reading | None:
+    def reading_begins(self, *, idle: bool) -> Reading | None:
         """The read that is to be made now, if any: one at a time.
 
-        `due`: the place of who is next. While many keys are held, only lanes that come before are
-        read.
+        `idle`: nothing that is held may run. Otherwise, while many keys are held, only lanes that
+        come before all that are held are read.
         """
         if self._reading is not None or not self._low or not self._known:
             return None
-        lanes = self._to_read(due)
+        lanes = self._to_read(idle=idle)
         if not lanes:
             return None
         if self._keys_max - self._keys < len(lanes):
@@ -162,16 +182,35 @@ class Backlog:
     def __repr__(self) -> str:
         return f"<Backlog {self._keys} keys of {len(self._lanes)} lanes>"
 
-    def _to_read(self, due: Place | None) -> list[Lane]:
-        low = [(place, lane) for lane in self._low if (place := self._place(lane)) != NOWHERE]
-        if 2 * self._keys >= self._keys_max:
-            low = [each for each in low if not len(self._lanes[each[1]])]
-        if due is not None and 2 * self._keys >= self._keys_max:
+    def _to_read(self, *, idle: bool) -> list[Lane]:
+        """The lanes to be read now, of each queue those that are served first."""
+        crowded = 2 * self._keys >= self._keys_max
+        if crowded and not idle:
             if self._taken < LANES_PER_READ:
                 return []
             self._taken = 0
-            low = [each for each in low if each[0] < due]
-        return [lane for _, lane in heapq.nsmallest(LANES_PER_READ, low)]
+        chosen: list[Lane] = []
+        each_max = max(1, LANES_PER_READ // len(self._low_in))
+        for heap in self._low_in.values():
+            aside: list[_Low] = []
+            enough = len(chosen) + each_max
+            while heap and len(chosen) < enough:
+                low = heapq.heappop(heap)
+                if self._low.get(low.lane) is not low:
+                    continue
+                aside.append(low)
+                if self._order.capped(low.lane):
+                    continue
+                if crowded and not (idle or self._order.overdue(low.lane)):
+                    break  # nor is anybody behind it
+                if not (crowded and len(self._lanes[low.lane])):
+                    chosen.append(low.lane)
+            for low in aside:
+                heapq.heappush(heap, low)
+        return chosen
+
+    def _standing(self, lane: Lane) -> tuple[bool, Place]:
+        return self._order.capped(lane), self._order.place(lane)
 
     def _lane_max(self) -> int:
         return max(LANE_KEYS_MIN, self._keys_max // max(1, len(self._lanes)))
@@ -180,10 +219,11 @@ class Backlog:
         """`window` had `before` keys and may have changed."""
         self._keys += len(window) - before
         self._changed[lane] = None
-        if window.wants_refill():
-            self._low[lane] = None
-        else:
+        if not window.wants_refill():
             self._low.pop(lane, None)
+        elif lane not in self._low:
+            low = self._low[lane] = _Low(self._order.place(lane), lane)
+            heapq.heappush(self._low_in.setdefault(lane[0], []), low)
         if window.over:
             del self._lanes[lane]
 
@@ -192,7 +232,7 @@ class Backlog:
         share = max(1, self._keys_max // (2 * len(self._lanes)))
         left = self._keys_max // 2
         held = [lane for lane, window in self._lanes.items() if len(window)]
-        for lane in sorted(held, key=self._place):
+        for lane in sorted(held, key=self._standing):
             window = self._lanes[lane]
             before = len(window)
             window.keep(min(share, left))

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from actors.policy.backlog import NOWHERE, Head, Place
+from actors.policy.backlog import Head, Order, Place
 from actors.policy.running import Running
 from actors.policy.turns import Turns
 from runtime.store.protocol import Key, Lane
@@ -28,7 +28,7 @@ class Rules(Protocol):
     def tenant_cap(self, tenant: str) -> int | None: ...
 
 
-class Shares(Protocol):
+class Shares(Order, Protocol):
     def know(self, lane: Lane, head: Head | None) -> None:
         """Where the lane begins; None: nothing waits in it."""
         ...
@@ -47,10 +47,6 @@ class Shares(Protocol):
 
     def freed(self, lane: Lane) -> None:
         """Something of the lane has stopped running: a cap may hold no more."""
-        ...
-
-    def place(self, lane: Lane) -> Place:
-        """Which lanes' backlogs should be known."""
         ...
 
 
@@ -145,10 +141,15 @@ class FairShares:
                 self._tenants[held[0]].offer(held[1])
 
     def place(self, lane: Lane) -> Place:
-        if self._caps.full(lane):
-            return NOWHERE
         tenants = self._tenants.get(lane[0])
-        return (0.0 if tenants is None else tenants.ahead(lane[1]),)
+        return (0.0 if tenants is None else tenants.served(lane[1]),)
+
+    def capped(self, lane: Lane) -> bool:
+        return self._caps.full(lane)
+
+    def overdue(self, lane: Lane) -> bool:
+        tenants = self._tenants.get(lane[0])
+        return tenants is None or tenants.first() is None or tenants.ahead(lane[1]) < 0
 
 
 class RoundRobin(FairShares):
@@ -201,10 +202,14 @@ class ByRank:
                 self._enqueue(held)
 
     def place(self, lane: Lane) -> Place:
-        if self._caps.full(lane):
-            return NOWHERE
         head = self._heads.get(lane)
         return head.key if head is not None and head.key is not None else (-math.inf, 0)
+
+    def capped(self, lane: Lane) -> bool:
+        return self._caps.full(lane)
+
+    def overdue(self, lane: Lane) -> bool:
+        return not self._heap or self.place(lane) < self._heap[0][0]
 
     def _enqueue(self, lane: Lane) -> None:
         head = self._heads[lane]

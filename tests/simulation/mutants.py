@@ -17,7 +17,10 @@ import msgspec
 from actors.batcher import Batcher
 from actors.messages import Commit
 from actors.persister import Persister
-from actors.policy import poison, retry
+from actors.policy import poison, retry, shares
+from actors.policy.agenda import Agenda
+from actors.policy.backlog import Backlog
+from actors.policy.running import Running
 from actors.policy.staging import Staging
 from actors.policy.window import Window
 from actors.telling import Telling
@@ -105,7 +108,10 @@ MUTANTS = {
         "        promise(batch)\n        try:\n            if health",
     ),
     "running tasks are not recovered": Mutant(
-        execution, "put_back", "for seq, attempt, rank, last_event in gone:", "for _ in []:"
+        execution,
+        "put_back",
+        "for seq, attempt, queue, tenant, rank, last_event in gone:",
+        "for _ in []:",
     ),
     "results are swapped within a batch": Mutant(
         HostedEngine,
@@ -181,7 +187,25 @@ MUTANTS = {
         Window, "keep", "self._horizon = self._keys[-1] if self._keys else None", "pass"
     ),
     "an old read joins on to the window": Mutant(
-        Window, "refilled", "if refill is not self._reading", "if False"
+        Backlog, "read", "if reading is not self._reading", "if False"
+    ),
+    "the cap of a queue is not looked at": Mutant(
+        shares._Caps,  # pyright: ignore[reportPrivateUsage]
+        "queue_full",
+        "return cap is not None and",
+        "return False and",
+    ),
+    "the cap of a tenant is not looked at": Mutant(
+        shares._Caps,  # pyright: ignore[reportPrivateUsage]
+        "_tenant_full",
+        "return cap is not None and",
+        "return False and",
+    ),
+    "who was held at a cap is not let go": Mutant(
+        Agenda, "_end", "self._shares.freed(charge.lane)", "pass"
+    ),
+    "what ended while the store was asked still runs": Mutant(
+        Running, "learned", "if seq not in left and", "if"
     ),
     "a repeated line of a job counts again": Mutant(
         intake, "insert_lines", "line.line > submitted", "line.line > 0"
