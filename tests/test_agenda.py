@@ -254,3 +254,14 @@ def test_what_an_earlier_scheduler_left_running_counts_towards_the_caps() -> Non
     assert stage.take(1) == []
     stage.end(100)
     assert stage.take(1) == [waiting]
+
+
+def test_what_ended_while_the_store_was_asked_counts_no_longer() -> None:
+    stage = Stage("mlfq", CAPPED)
+    stage.running = {100: ("normal", "a"), 101: ("core", "a")}
+    as_it_was = dict(stage.running)
+    stage.agenda.lost_count(())
+    stage.end(100)
+    stage.agenda.learned(Schedule({}, as_it_was))
+    waiting = stage.arrive(("normal", "a"), 1)
+    assert stage.take(1) == [waiting]

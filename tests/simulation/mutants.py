@@ -20,7 +20,6 @@ from actors.persister import Persister
 from actors.policy import poison, retry, shares
 from actors.policy.agenda import Agenda
 from actors.policy.backlog import Backlog
-from actors.policy.running import Running
 from actors.policy.staging import Staging
 from actors.policy.window import Window
 from actors.telling import Telling
@@ -203,9 +202,6 @@ MUTANTS = {
     ),
     "who was held at a cap is not let go": Mutant(
         Agenda, "_end", "self._shares.freed(charge.lane)", "pass"
-    ),
-    "what ended while the store was asked still runs": Mutant(
-        Running, "learned", "if seq not in left and", "if"
     ),
     "a repeated line of a job counts again": Mutant(
         intake, "insert_lines", "line.line > submitted", "line.line > 0"
