@@ -200,16 +200,23 @@ class Mishaps:
         rng = universe.rng("mishaps")
         self._raise_at = {rng.randrange(40 * raises) for _ in range(raises)}
         self._refuse_at = {rng.randrange(30 * refusals) for _ in range(refusals)}
+        self._again = universe.rng("stubborn").choice([0, 0, 0, 0, 0, 5])
+        """How often whoever is struck first is struck again, at once."""
+        self._victim: object = None
         self._awaits = 0
         self._commits = 0
         self.raised = 0
 
-    def strike(self) -> None:
-        """At an await of an actor. Raises InjectedFault when it is time."""
+    def strike(self, victim: object = None) -> None:
+        """At an await of an actor, `victim` its mailbox. Raises InjectedFault when it is time."""
         self._awaits += 1
-        if self._awaits in self._raise_at:
-            self.raised += 1
-            raise InjectedFault(f"at await {self._awaits}")
+        if victim is not None and victim is self._victim and self._again:
+            self._again -= 1
+        elif self._awaits not in self._raise_at:
+            return
+        self._victim = self._victim or victim
+        self.raised += 1
+        raise InjectedFault(f"at await {self._awaits}")
 
     def before_commit(self) -> None:
         self.strike()

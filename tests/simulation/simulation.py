@@ -323,7 +323,7 @@ class _Simulation:
             answer = await original(mailbox, *args)
             if mailbox.statistics().reserved < 0:
                 self._own_failures.append(f"{mailbox} was answered more often than it asked")
-            self._mishaps.strike()
+            self._mishaps.strike(mailbox)
             return answer
 
         return call
