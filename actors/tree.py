@@ -17,6 +17,7 @@ import anyio
 import msgspec
 
 from actors import batcher as batching
+from actors import drills as drilling
 from actors import frontdoor as fronting
 from actors import monitor as monitoring
 from actors import persister as persisting
@@ -54,6 +55,8 @@ class World(msgspec.Struct, frozen=True):
     listen: fronting.Listen
     launch: Callable[[str], Launch]
     """Starts the host process of the engine so named."""
+    signal: Callable[[int, int], None]
+    """Sends a signal to the process so numbered."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -97,6 +100,7 @@ class Tree:
         self._memory = BreakerMemory(
             config.engine, self._at.engine_lane, world.clock, self._wall.now_ms
         )
+        self._drill = drilling.Memory()
         self._totals = [batching.Totals() for _ in replicas]
         self._build()
 
@@ -198,6 +202,7 @@ class Tree:
                 actor("retention", self._start_retention, at.retention),
                 patient("engines", lambda: self._engine_hosts),
                 patient("core", lambda: self._core),
+                *([actor("drills", self._start_drills, at.drills)] if config.drills else []),
             ],
         )
 
@@ -213,6 +218,20 @@ class Tree:
             self._refusing,
             self._world.ids,
             self._world.clock,
+            self._at.drills if self._config.drills else None,
+        )
+
+    def _start_drills(self) -> drilling.Drills:
+        world = self._world
+        parts = drilling.Parts(
+            engines=list(zip(self.engines, self._engine_hosts.children, strict=True)),
+            actors=self.actors(),
+            store=world.store,
+            health=self.health,
+            signal=world.signal,
+        )
+        return drilling.Drills(
+            *(self._at.drills, self._drill, parts, world.clock, self._wall.now_ms)
         )
 
     def _start_monitor(self) -> monitoring.Monitor:

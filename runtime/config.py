@@ -140,6 +140,8 @@ class Config(_Section, frozen=True):
     retry: RetryConfig = RetryConfig()
     retention: RetentionConfig = RetentionConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    drills: bool = False
+    """Whether the operator may rehearse failures on this server."""
 
 
 _NOT_YAML = (
@@ -153,7 +155,6 @@ _LATER = {
     "queues": "queues with shares and limits",
     "tenants": "quotas and weights for tenants",
     "priority_rules": "priority by kind",
-    "drills": "failure drills",
     "callback_url": "callbacks",
 }
 _LATER_POLICIES = {"round_robin", "mlfq"}

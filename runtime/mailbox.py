@@ -127,6 +127,20 @@ class Signal:
         return was
 
 
+class Blow:
+    """What a reader is to die of, once, with a message in hand; for failure drills.
+
+    With `idle` it need not have one. Mailboxes of one reader share it.
+    """
+
+    __slots__ = ("error", "idle", "spent")
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.idle = False
+        self.spent = False
+
+
 class Mailbox(Generic[M]):
     """A bounded mailbox with one reader.
 
@@ -135,6 +149,7 @@ class Mailbox(Generic[M]):
     """
 
     __slots__ = (
+        "_blow",
         "_capacity",
         "_lent",
         "_processed",
@@ -157,6 +172,7 @@ class Mailbox(Generic[M]):
         """Messages that the reader has drained; those before `_taken` are begun or done."""
         self._taken = 0
         self._processed = 0
+        self._blow: Blow | None = None
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────
 
@@ -225,6 +241,8 @@ class Mailbox(Generic[M]):
         self._taken = 0
         if self._putters and lent:
             self._wake_putters(len(lent))
+        if self._blow is not None:
+            self._suffer(self._blow)
         return lent
 
     def taken(self, count: int = 1) -> None:
@@ -256,6 +274,12 @@ class Mailbox(Generic[M]):
         if self._queue:
             self.bell.ring()
 
+    def strike(self, blow: Blow) -> None:
+        """Have the reader die of `blow` at its next turn, unless that is spent by then."""
+        self._blow = blow
+        if blow.idle:
+            self.bell.ring()
+
     def statistics(self) -> MailboxStatistics:
         return MailboxStatistics(
             len(self._queue), self._reserved, self._capacity, self._processed + self._taken
@@ -266,6 +290,15 @@ class Mailbox(Generic[M]):
 
     def __repr__(self) -> str:
         return f"<Mailbox {len(self._queue)}+{self._reserved} of {self._capacity}>"
+
+    def _suffer(self, blow: Blow) -> None:
+        if not blow.spent and not (self._lent or blow.idle):
+            return
+        self._blow = None
+        if not blow.spent:
+            blow.spent = True
+            self._taken = min(1, len(self._lent))
+            raise blow.error
 
     def _wake_putters(self, count: int) -> None:
         putters = self._putters
