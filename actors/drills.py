@@ -12,48 +12,35 @@ known of the drill outlives the actor.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import Any, assert_never
 
 import msgspec
 
+from actors.drillparts import Parts
 from actors.messages import Refused
 from autoglm import drill as d
 from autoglm.drill import Drill, DrillPlan
-from autoglm.errors import (
-    AutoGLMError,
-    Conflict,
-    InvalidRequest,
-    NotFound,
-    ServerError,
-    ServerUnavailable,
-)
+from autoglm.errors import AutoGLMError, Conflict, NotFound, ServerError
 from autoglm.text import one_line
 from model.hosted import HostedEngine
-from model.hosts import HostState
 from runtime.actor import Actor
 from runtime.alarm import Alarm
 from runtime.clock import Clock
-from runtime.mailbox import Blow, Mailbox, Reply, Signal
-from runtime.store.health import Health
-from runtime.store.protocol import Fault, Store, StoreError
+from runtime.mailbox import ActorDied, Blow, Mailbox, Reply, Signal
+from runtime.store.protocol import Fault, StoreError
 from runtime.supervision import ChildState, Mishap, Supervised
 
 log = logging.getLogger("autoglm.drills")
 
 CAPACITY = 64
-FOR_MS_MAX = 600_000
-SLOW_MS_MAX = 60_000
 WATCH_S = 0.01
 """How often the store's health is looked at while its disk is full."""
 IDLE_S = 0.5
 """An actor that had nothing to do by then dies without a message in hand."""
-NOT_READY_RETRY_S = 0.5
-STORE = "store"
 
 
 class Drilled(Mishap):
@@ -83,16 +70,6 @@ class ConnectionGone(msgspec.Struct, frozen=True):
 
 
 DrillMessage = Begin | Look | ConnectionGone
-
-
-class Parts(msgspec.Struct, frozen=True):
-    """What can be struck; filled in by the tree."""
-
-    engines: Sequence[tuple[HostedEngine[Any], Supervised]]
-    actors: Sequence[Supervised]
-    store: Store
-    health: Health
-    signal: Callable[[int, int], None]
 
 
 class Memory:
@@ -139,8 +116,9 @@ class Drills(Actor[DrillMessage]):
 
     async def on_stop(self) -> None:
         if self._memory.under_way:
-            with contextlib.suppress(StoreError):  # then it is lifted by the time, or with the file
-                await self._lift_now("its actor or the server ended")
+            await self._lift_now("its actor or the server ended")
+        for message in (*self._to_begin, *self._to_answer):
+            message.reply.send(ActorDied("drills"))
 
     def handle(self, message: DrillMessage) -> None:
         memory, drill = self._memory, self._memory.drill
@@ -186,7 +164,7 @@ class Drills(Actor[DrillMessage]):
             if memory.under_way and memory.drill is not None:
                 under_way = f"{memory.drill.kind} of {memory.drill.target} by {memory.drill.by}"
                 raise Conflict(f"a drill is under way, one at a time: {under_way}")
-            target = self._target(plan)
+            target = self._parts.target(plan)
         except AutoGLMError as refusal:
             message.reply.send(Refused(refusal))
             return
@@ -195,31 +173,6 @@ class Drills(Actor[DrillMessage]):
         memory.began = self._clock.monotonic()
         memory.until_ms = memory.drill.began_at + plan.for_ms if plan.kind in d.LASTING else 0
         self._to_begin.append(message)
-
-    def _target(self, plan: DrillPlan) -> str:
-        """What is to be struck, by name. Raises what speaks against it."""
-        match plan.kind:
-            case d.KILL_ENGINE | d.HANG_ENGINE:
-                name = plan.target or self._parts.engines[0][0].name
-                names = [engine.name for engine, _ in self._parts.engines]
-                engine, _ = self._parts.engines[_place(names, name, "engine")]
-                if engine.statistics().state is not HostState.READY:
-                    raise ServerUnavailable(
-                        f"{name} is {engine.statistics().state.value}: there is nothing to strike"
-                        " before it is ready",
-                        retry_after=NOT_READY_RETRY_S,
-                    )
-                return name
-            case d.KILL_ACTOR:
-                names = [child.spec.name for child in self._parts.actors]
-                return names[_place(names, plan.target or "", "actor")]
-            case d.SLOW_DISK | d.FILL_DISK:
-                _between("the time it lasts", plan.for_ms, FOR_MS_MAX)
-                if plan.kind == d.SLOW_DISK:
-                    _between("what a commit takes longer", plan.slow_ms, SLOW_MS_MAX)
-                return STORE
-            case kind:
-                raise InvalidRequest(f"no drill {one_line(kind, 40)!r}")
 
     async def _begin(self, message: Begin) -> None:
         memory, plan = self._memory, message.plan
@@ -234,7 +187,7 @@ class Drills(Actor[DrillMessage]):
                 fault = Fault(memory.until_ms, plan.slow_ms, full=plan.kind == d.FILL_DISK)
                 await self._parts.store.impair(fault)
             else:
-                pid = self._engine()[0].statistics().pid
+                pid = self._engine().statistics().pid
                 assert pid is not None, "an engine that is ready has a process"
                 self._parts.signal(pid, SIGKILL if plan.kind == d.KILL_ENGINE else SIGSTOP)
                 memory.drill = msgspec.structs.replace(drill, pid=pid)
@@ -267,7 +220,7 @@ class Drills(Actor[DrillMessage]):
             if failed is not None and failed >= self._memory.began:
                 drill = msgspec.structs.replace(drill, noticed_at=self._wall(failed))
                 if child.state is ChildState.RUNNING and started is not None and started >= failed:
-                    new_pid = None if drill.pid is None else self._engine()[0].statistics().pid
+                    new_pid = None if drill.pid is None else self._engine().statistics().pid
                     drill = msgspec.structs.replace(
                         drill, up_at=self._wall(started), new_pid=new_pid
                     )
@@ -278,18 +231,24 @@ class Drills(Actor[DrillMessage]):
         drill = self._memory.drill
         assert drill is not None, "there is a drill to lift"
         if drill.kind in d.LASTING:
-            await self._parts.store.impair(None)
+            try:
+                await self._parts.store.impair(None)
+            except StoreError as error:  # the next commit tries again
+                log.warning("the disk's fault is not lifted yet: %s", error)
         elif self._memory.blow is not None:
             self._memory.blow.spent = True
-        elif drill.kind == d.HANG_ENGINE and drill.pid is not None:
+        elif (
+            drill.kind == d.HANG_ENGINE
+            and drill.pid is not None
             # As long as it is the engine's process it is not reaped, so the number is its own.
-            engine, _ = self._engine()
-            if engine.statistics().pid == drill.pid:
-                self._parts.signal(drill.pid, SIGCONT)
+            and self._engine().statistics().pid == drill.pid
+        ):
+            self._parts.signal(drill.pid, SIGCONT)
         now = self._now_ms()
         up_at = now if drill.kind == d.SLOW_DISK else None
         self._memory.drill = msgspec.structs.replace(drill, lifted_at=now, lifted=why, up_at=up_at)
-        log.warning("drill by %s: %s is lifted: %s", drill.by, drill.kind, why)
+        if drill.noticed_at is None or drill.kind in d.LASTING:
+            log.warning("drill by %s: %s is lifted: %s", drill.by, drill.kind, why)
 
     def _set_alarm(self) -> None:
         memory, drill = self._memory, self._memory.drill
@@ -307,33 +266,16 @@ class Drills(Actor[DrillMessage]):
                 memory.blow.idle = True
                 self._strike(memory.blow)
 
-    def _engine(self) -> tuple[HostedEngine[Any], Supervised]:
+    def _engine(self) -> HostedEngine[Any]:
         assert self._memory.drill is not None, "there is a drill"
-        name = self._memory.drill.target
-        return next(pair for pair in self._parts.engines if pair[0].name == name)
+        return self._parts.engine(self._memory.drill.target)
 
     def _child(self) -> Supervised:
         """Who is struck: an actor or an engine."""
         assert self._memory.drill is not None, "there is a drill"
-        if self._memory.drill.kind != d.KILL_ACTOR:
-            return self._engine()[1]
-        name = self._memory.drill.target
-        return next(child for child in self._parts.actors if child.spec.name == name)
+        return self._parts.child(self._memory.drill)
 
     def _wall(self, at: float) -> int:
         """A moment of the past in Unix ms; the drill's beginning at the earliest."""
         assert self._memory.drill is not None, "there is a drill"
         return self._memory.drill.began_at + int((at - self._memory.began) * 1000)
-
-
-def _place(names: Iterable[str], name: str, what: str) -> int:
-    known = list(names)
-    if name not in known:
-        given = f"no {what} {one_line(name, 40)!r}" if name else f"which {what}?"
-        raise NotFound(f"{given}; there are: {', '.join(known)}")
-    return known.index(name)
-
-
-def _between(what: str, value_ms: int, limit_ms: int) -> None:
-    if not 1 <= value_ms <= limit_ms:
-        raise InvalidRequest(f"{what}: {value_ms} ms is not between 1 and {limit_ms}")

@@ -26,6 +26,7 @@ from actors import retention as retaining
 from actors import scheduler as scheduling
 from actors.addresses import Addresses
 from actors.breakers import BreakerMemory
+from actors.drillparts import Parts
 from actors.messages import Drain, TextsArrived
 from autoglm.errors import AutoGLMError, ServerUnavailable
 from autoglm.ids import Ids
@@ -223,7 +224,7 @@ class Tree:
 
     def _start_drills(self) -> drilling.Drills:
         world = self._world
-        parts = drilling.Parts(
+        parts = Parts(
             engines=list(zip(self.engines, self._engine_hosts.children, strict=True)),
             actors=self.actors(),
             store=world.store,
