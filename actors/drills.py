@@ -29,8 +29,9 @@ from autoglm.text import one_line
 from model.hosted import HostedEngine
 from runtime.actor import Actor
 from runtime.alarm import Alarm
+from runtime.blow import Blow
 from runtime.clock import Clock
-from runtime.mailbox import ActorDied, Blow, Mailbox, Reply, Signal
+from runtime.mailbox import ActorDied, Mailbox, Reply, Signal
 from runtime.store.protocol import Fault, StoreError
 from runtime.supervision import ChildState, Mishap, Supervised
 
@@ -199,7 +200,9 @@ class Drills(Actor[DrillMessage]):
 
     def _strike(self, blow: Blow) -> None:
         for mailbox in self._child().spec.mailboxes:
-            mailbox.strike(blow)
+            mailbox.blow = blow
+            if blow.idle:
+                mailbox.bell.ring()
 
     # ── watching and lifting ─────────────────────────────────────────────────────────────────
 

@@ -141,9 +141,7 @@ class Rehearsal:
         self._not_back = []
         while now.put_back_open or await self._own_are_open():
             own = len(self._open)
-            self._tell(
-                f"all works; waiting for {now.put_back_open} tasks that run again, {own} own"
-            )
+            self._tell(f"all works; waiting for {now.put_back_open + own} tasks to be answered")
             await anyio.sleep(POLL_S)
             now = await self._census(since)
 
@@ -209,7 +207,8 @@ class Rehearsal:
             return None if at is None else max(0, at - drill.began_at) / 1000
 
         return DrillReport(
-            **msgspec.structs.asdict(msgspec.convert(drill, _Facts, from_attributes=True)),
+            *(drill.id, drill.kind, drill.target, drill.by),
+            *(drill.pid, drill.new_pid, drill.began_at),
             ok=not (lost or after.twice or self._not_back),
             noticed_s=since(drill.noticed_at),
             lifted=drill.lifted if drill.kind in LASTING else None,
@@ -239,6 +238,8 @@ class Rehearsal:
 
     async def _how_it_is(self, drill: Drill) -> str:
         """The part that is not up again, in the words of the status."""
+        if drill.noticed_at is None and drill.kind not in LASTING:
+            return f"{drill.target} was never noticed as down, and goes on"
         reply = await self._session.call(wire.GetStatus(0), wire.StatusReply, self._patience)
         status = reply.status
         if status is None:
@@ -267,18 +268,6 @@ class Rehearsal:
     def _tell(self, doing: str) -> None:
         refused = sum(self._refused.values())
         self._report(Progress(doing, len(self._acknowledged) + refused, refused))
-
-
-class _Facts(msgspec.Struct, frozen=True):
-    """What a report takes from the drill as it is."""
-
-    id: str
-    kind: str
-    target: str
-    by: str
-    pid: int | None
-    new_pid: int | None
-    began_at: int
 
 
 def _doing(drill: Drill) -> str:

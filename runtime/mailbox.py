@@ -23,6 +23,8 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from runtime.blow import Blow
+
 M = TypeVar("M")
 
 
@@ -127,20 +129,6 @@ class Signal:
         return was
 
 
-class Blow:
-    """What a reader is to die of, once, with a message in hand; for failure drills.
-
-    With `idle` it need not have one. Mailboxes of one reader share it.
-    """
-
-    __slots__ = ("error", "idle", "spent")
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-        self.idle = False
-        self.spent = False
-
-
 class Mailbox(Generic[M]):
     """A bounded mailbox with one reader.
 
@@ -149,7 +137,6 @@ class Mailbox(Generic[M]):
     """
 
     __slots__ = (
-        "_blow",
         "_capacity",
         "_lent",
         "_processed",
@@ -158,6 +145,7 @@ class Mailbox(Generic[M]):
         "_reserved",
         "_taken",
         "bell",
+        "blow",
     )
 
     def __init__(self, capacity: int, bell: Bell | None = None) -> None:
@@ -170,9 +158,8 @@ class Mailbox(Generic[M]):
         self._putters: deque[asyncio.Future[None]] = deque()
         self._lent: list[M] = []
         """Messages that the reader has drained; those before `_taken` are begun or done."""
-        self._taken = 0
-        self._processed = 0
-        self._blow: Blow | None = None
+        self._taken = self._processed = 0
+        self.blow: Blow | None = None  # of which the reader is to die, in a drill
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────
 
@@ -237,12 +224,12 @@ class Mailbox(Generic[M]):
             queue.clear()
         else:
             lent = [queue.popleft() for _ in range(limit)]
-        self._lent = lent
-        self._taken = 0
+        self._lent, self._taken = lent, 0
         if self._putters and lent:
             self._wake_putters(len(lent))
-        if self._blow is not None:
-            self._suffer(self._blow)
+        if self.blow is not None and self.blow.falls(len(lent)):
+            self._taken = min(1, len(lent))
+            raise self.blow.error
         return lent
 
     def taken(self, count: int = 1) -> None:
@@ -256,8 +243,7 @@ class Mailbox(Generic[M]):
     def done(self) -> None:
         """All that was lent has been handled."""
         self._processed += len(self._lent)
-        self._lent = []
-        self._taken = 0
+        self._lent, self._taken = [], 0
 
     def restore(self, actor: str) -> None:
         """After a crash: what was not begun goes back to the head, the asker of the rest is told.
@@ -265,19 +251,12 @@ class Mailbox(Generic[M]):
         Whoever was answered before the crash is not told a second time (a reply goes out once).
         """
         lent, taken = self._lent, self._taken
-        self._lent = []
-        self._taken = 0
+        self._lent, self._taken = [], 0
         self._processed += taken
         self._queue.extendleft(reversed(lent[taken:]))
         for message in lent[:taken]:
             tell_asker(message, ActorDied(actor))
         if self._queue:
-            self.bell.ring()
-
-    def strike(self, blow: Blow) -> None:
-        """Have the reader die of `blow` at its next turn, unless that is spent by then."""
-        self._blow = blow
-        if blow.idle:
             self.bell.ring()
 
     def statistics(self) -> MailboxStatistics:
@@ -290,15 +269,6 @@ class Mailbox(Generic[M]):
 
     def __repr__(self) -> str:
         return f"<Mailbox {len(self._queue)}+{self._reserved} of {self._capacity}>"
-
-    def _suffer(self, blow: Blow) -> None:
-        if not blow.spent and not (self._lent or blow.idle):
-            return
-        self._blow = None
-        if not blow.spent:
-            blow.spent = True
-            self._taken = min(1, len(self._lent))
-            raise blow.error
 
     def _wake_putters(self, count: int) -> None:
         putters = self._putters
