@@ -6,6 +6,7 @@ It believes neither the tally nor the events where it can look at the rows thems
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from autoglm.drill import Census
 from autoglm.types import TaskState
@@ -65,4 +66,5 @@ def take_census(cx: sqlite3.Connection, query: TakeCensus) -> Census:
         since = cx.execute(_SINCE, given).fetchone()
     finally:
         cx.execute("ROLLBACK")
-    return Census(*(*now, held, upto if upto < query.tasks else None, *since))
+    row: tuple[Any, ...] = (*now, held, upto if upto < query.tasks else None, *since)
+    return Census(*row)
