@@ -1,6 +1,7 @@
 """The tree: who supervises whom, and who talks to whom.
 
     root (one_for_one):  frontdoor  monitor  reader  retention  engines (one_for_one)  core
+                         and drills, where they are allowed
     core (rest_for_one): persister → scheduler → batchers (one_for_one)
 
 Sockets and engines survive a restart of the core. Everything that is not the same in a simulation

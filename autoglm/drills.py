@@ -108,7 +108,7 @@ class Rehearsal:
         """Of those, the ones that had not ended when last looked at."""
         self._refused: Counter[str] = Counter()
         self._slowest_s = 0.0
-        self._doing = ""
+        self._census_s = 0.0
         self._not_back: list[str] = []
 
     async def run(self) -> DrillReport:
@@ -127,7 +127,7 @@ class Rehearsal:
     # ── while it lasts ───────────────────────────────────────────────────────────────────────
 
     async def _until_all_is_well(self, drill: Drill, since: wire.TakeCensus) -> None:
-        part = f"{drill.target}"
+        part = drill.target
         self._not_back = [f"{part} is not up again"]
         while drill.up_at is None:
             self._tell(_doing(drill))
@@ -135,15 +135,21 @@ class Rehearsal:
             drill = await self._drill(wire.GetDrill(0, self._id), self._patience)
         self._not_back = ["no task was answered afterwards"]
         since = msgspec.structs.replace(since, answered_from=drill.up_at)
-        while (now := await self._census(since)).answered_at is None:
+        while (now := await self._census_now_and_then(since)).answered_at is None:
             self._tell(f"{part} is up again; waiting for an answer")
-            await anyio.sleep(POLL_S)
         self._not_back = []
         while now.put_back_open or await self._own_are_open():
             own = len(self._open)
             self._tell(f"all works; waiting for {now.put_back_open + own} tasks to be answered")
-            await anyio.sleep(POLL_S)
-            now = await self._census(since)
+            now = await self._census_now_and_then(since)
+
+    async def _census_now_and_then(self, since: wire.TakeCensus) -> Census:
+        """A census after a pause: the longer it takes, the more others wait for it."""
+        await anyio.sleep(max(POLL_S, 4 * self._census_s))
+        began = anyio.current_time()
+        census = await self._census(since)
+        self._census_s = anyio.current_time() - began
+        return census
 
     async def _keep_submitting(self) -> None:
         while True:

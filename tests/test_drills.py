@@ -20,6 +20,10 @@ from runtime.store import protocol as p
 from runtime.store.sqlite import SqliteStore
 
 NOW = 1_700_000_000_000
+SUCCEEDED_AGAIN = """
+SELECT 99, task, prev, from_state, to_state, attempt, at, cost, by FROM event
+WHERE to_state = 'succeeded'
+"""
 BODY = "a prompt of some length " * 500
 
 
@@ -76,11 +80,7 @@ async def test_tasks_that_ended_or_wait_since_a_census_are_all_held(store: Sqlit
         ("DELETE FROM task WHERE id = 'b'", {"held": 1}),
         ("DELETE FROM task WHERE id = 'd'", {"missing": 1}),
         ("DELETE FROM result", {"no_result": 1}),
-        (
-            "INSERT INTO event SELECT 99, task, prev, from_state, to_state, attempt, at, cost, by"
-            " FROM event WHERE to_state = 'succeeded'",
-            {"twice": 1},
-        ),
+        (f"INSERT INTO event {SUCCEEDED_AGAIN}", {"twice": 1}),
     ],
 )
 async def test_a_census_finds_what_is_lost_or_recorded_twice(
@@ -126,7 +126,7 @@ async def test_a_full_disk_refuses_every_write_with_sqlites_own_error(store: Sql
     await submit(store, "a")
     await store.impair(p.Fault(NOW + 1000, full=True))
     for number in range(5):
-        with pytest.raises(p.StoreBlocked, match="SQLITE_FULL.*this is a drill") as refusal:
+        with pytest.raises(p.StoreBlocked, match=r"SQLITE_FULL.*this is a drill") as refusal:
             await submit(store, f"refused {number}")
         assert isinstance(refusal.value.__cause__, sqlite3.OperationalError)
     assert (await look(store)).tasks == 1
@@ -151,9 +151,8 @@ async def test_a_full_disk_takes_all_again_when_its_time_is_over_or_it_is_lifted
             await submit(store, "refused")
         if lift:
             await store.impair(None)
-        await submit(
-            store, *(f"{round_} {number}" for number in range(50)), at=NOW + 1000 * (not lift)
-        )
+        ids = [f"{round_} {number}" for number in range(50)]
+        await submit(store, *ids, at=NOW if lift else NOW + 1000)
     assert (await look(store)).open == 100
 
 
