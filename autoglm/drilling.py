@@ -18,7 +18,7 @@ from autoglm.show import Paint, paint_for
 from autoglm.text import in_words, one_line
 from autoglm.types import to_json
 
-SUMMARY = "break a part of the server on purpose and see what becomes of the work"
+SUMMARY = "break a part on purpose, see what becomes of the work"
 EXAMPLES = """\
 The server must allow it: autoglm serve --set drills=true (or drills: true in its configuration).
 A drill goes on beside other work and hands in a few small tasks of its own, of the tenant "drill".
