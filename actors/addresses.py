@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from actors import batcher, frontdoor, monitor, persister, reader, retention, scheduler
+from actors import batcher, drills, frontdoor, monitor, persister, reader, retention, scheduler
 from actors.messages import Commit
 from runtime.mailbox import Bell, Mailbox, Signal
 
@@ -23,6 +23,7 @@ class Addresses:
         self.frontdoor: Mailbox[Any] = Mailbox(frontdoor.CAPACITY)
         self.monitor: Mailbox[Any] = Mailbox(monitor.CAPACITY)
         self.retention: Mailbox[Any] = Mailbox(retention.CAPACITY)
+        self.drills: Mailbox[Any] = Mailbox(drills.CAPACITY)
         self.scheduler_missed = Signal(self.scheduler.bell)
         self.frontdoor_missed = Signal(self.frontdoor.bell)
         self.chores = Signal(self.retention.bell)

@@ -19,6 +19,7 @@ import anyio
 import msgspec
 from anyio.abc import Listener, SocketStream
 
+from actors import drills
 from actors.connection import Connection, let_in
 from actors.messages import (
     Ask,
@@ -76,8 +77,11 @@ class Frontdoor(Actor[FrontdoorMessage]):
         refusing: Callable[[p.Write], AutoGLMError | None],
         ids: Ids,
         clock: Clock,
+        drills: Mailbox[drills.DrillMessage] | None = None,
     ) -> None:
+        """`drills`: None where they are not allowed."""
         super().__init__(mailbox)
+        self._drills = drills
         self._missed = missed
         """Set when the persister had news for us and our mailbox was full."""
         self._listen = listen
@@ -147,6 +151,20 @@ class Frontdoor(Actor[FrontdoorMessage]):
     def ask_status(self, connection: Connection, rid: int, then: Callable[[Any], None]) -> None:
         self._put(self._monitor, GetStatus, connection, rid, then)
 
+    def ask_drills(
+        self,
+        connection: Connection,
+        rid: int,
+        message: Callable[[Reply], drills.DrillMessage],
+        then: Callable[[Any], None],
+    ) -> None:
+        assert self._drills is not None, "drills are not allowed"
+        self._put(self._drills, message, connection, rid, then)
+
+    @property
+    def drills_allowed(self) -> bool:
+        return self._drills is not None
+
     def _put(
         self,
         mailbox: Mailbox[Any],
@@ -200,3 +218,5 @@ class Frontdoor(Actor[FrontdoorMessage]):
         finally:
             self._connections.discard(connection)
             self._telling.gone(connection)
+            if self._drills is not None:
+                self._drills.put_nowait(drills.ConnectionGone(connection))

@@ -10,6 +10,7 @@ question: its answer comes to the asker's mailbox as `Answered`.
     persister ── TasksEnded ──▶ frontdoor       persister ── TasksStopped ──▶ batcher
     engine ── TextsArrived ──▶ frontdoor        frontdoor ── GetStatus ──▶ monitor
     retention ── Commit(DoChore, PruneTasks, …) ──▶ persister (intake)
+    frontdoor ── Begin, Look, ConnectionGone (actors.drills) ──▶ drills
 """
 
 from __future__ import annotations

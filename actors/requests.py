@@ -7,10 +7,12 @@ from typing import Any, Protocol, assert_never
 
 from actors.connection import Connection
 from actors.deadrequests import DeadRequests
+from actors.drillrequests import Desk as DrillDesk
+from actors.drillrequests import DrillRequests
 from actors.policy.admission import check_count, check_lines, check_task, stored
 from actors.telling import Telling, unknown_task
 from autoglm import wire
-from autoglm.errors import InvalidRequest, ProtocolError
+from autoglm.errors import InvalidRequest, NotAllowed, ProtocolError
 from autoglm.ids import Ids
 from autoglm.spec import check_name
 from autoglm.types import Answer, ErrorInfo, TaskSpec
@@ -20,7 +22,7 @@ DEFAULT_TENANT = "default"
 Then = Callable[[Any], None]
 
 
-class Desk(Protocol):
+class Desk(DrillDesk, Protocol):
     """What the frontdoor does for a request; each call leads to a reply sooner or later."""
 
     def commit(self, connection: Connection, rid: int, write: p.Write, then: Then) -> None: ...
@@ -39,6 +41,7 @@ class Requests:
         self._welcome = welcome
         self._ids = ids
         self._dead = DeadRequests(desk)
+        self._drills = DrillRequests(desk)
 
     def take(self, connection: Connection, request: wire.Request) -> None:
         """Start answering. Raises ProtocolError when the connection can't go on."""
@@ -46,7 +49,7 @@ class Requests:
             raise ProtocolError("the first request must be hello")
         try:
             self._take(connection, request)
-        except InvalidRequest as error:
+        except (InvalidRequest, NotAllowed) as error:
             connection.reply(wire.refusal(request.rid, error))
 
     def _take(self, connection: Connection, request: wire.Request) -> None:  # noqa: C901 - one table
@@ -78,6 +81,8 @@ class Requests:
                 self._prune(connection, request)
             case wire.ListDead() | wire.ShowDead() | wire.SettleDead() | wire.EditDead():
                 self._dead.take(connection, request)
+            case wire.BeginDrill() | wire.GetDrill() | wire.TakeCensus():
+                self._drills.take(connection, request)
             case wire.OpenJob():
                 self._open_job(connection, request)
             case wire.SubmitLines():

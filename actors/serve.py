@@ -150,6 +150,7 @@ def _world(places: Places, store: SqliteStore) -> World:
         store=store,
         listen=_listener(places.socket),
         launch=_launcher(places.data_dir),
+        signal=os.kill,
     )
 
 

@@ -1,6 +1,7 @@
 """The tree: who supervises whom, and who talks to whom.
 
     root (one_for_one):  frontdoor  monitor  reader  retention  engines (one_for_one)  core
+                         and drills, where they are allowed
     core (rest_for_one): persister → scheduler → batchers (one_for_one)
 
 Sockets and engines survive a restart of the core. Everything that is not the same in a simulation
@@ -17,6 +18,7 @@ import anyio
 import msgspec
 
 from actors import batcher as batching
+from actors import drills as drilling
 from actors import frontdoor as fronting
 from actors import monitor as monitoring
 from actors import persister as persisting
@@ -25,6 +27,7 @@ from actors import retention as retaining
 from actors import scheduler as scheduling
 from actors.addresses import Addresses
 from actors.breakers import BreakerMemory
+from actors.drillparts import Parts
 from actors.messages import Drain, TextsArrived
 from actors.policy.agenda import Agenda
 from actors.policy.rules import ConfiguredRules
@@ -56,6 +59,8 @@ class World(msgspec.Struct, frozen=True):
     listen: fronting.Listen
     launch: Callable[[str], Launch]
     """Starts the host process of the engine so named."""
+    signal: Callable[[int, int], None]
+    """Sends a signal to the process so numbered."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -99,6 +104,7 @@ class Tree:
         self._memory = BreakerMemory(
             config.engine, self._at.engine_lane, world.clock, self._wall.now_ms
         )
+        self._drill = drilling.Memory()
         self._totals = [batching.Totals() for _ in replicas]
         self._build()
 
@@ -200,6 +206,7 @@ class Tree:
                 actor("retention", self._start_retention, at.retention),
                 patient("engines", lambda: self._engine_hosts),
                 patient("core", lambda: self._core),
+                *([actor("drills", self._start_drills, at.drills)] if config.drills else []),
             ],
         )
 
@@ -215,6 +222,20 @@ class Tree:
             self._refusing,
             self._world.ids,
             self._world.clock,
+            self._at.drills if self._config.drills else None,
+        )
+
+    def _start_drills(self) -> drilling.Drills:
+        world = self._world
+        parts = Parts(
+            engines=list(zip(self.engines, self._engine_hosts.children, strict=True)),
+            actors=self.actors(),
+            store=world.store,
+            health=self.health,
+            signal=world.signal,
+        )
+        return drilling.Drills(
+            *(self._at.drills, self._drill, parts, world.clock, self._wall.now_ms)
         )
 
     def _start_monitor(self) -> monitoring.Monitor:

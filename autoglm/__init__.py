@@ -11,11 +11,13 @@ Importing this needs msgspec and anyio alone; the server lives in packages that 
 
 from autoglm.client import Client
 from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull, Failure
+from autoglm.drill import Drill, DrillReport
 from autoglm.errors import (
     AutoGLMError,
     ConfigError,
     Conflict,
     InvalidRequest,
+    NotAllowed,
     NotFound,
     ProtocolError,
     ServerBusy,
@@ -56,11 +58,14 @@ __all__ = [
     "Content",
     "DeadLetter",
     "DeadLetterInFull",
+    "Drill",
+    "DrillReport",
     "Event",
     "Failure",
     "Ids",
     "InvalidRequest",
     "Message",
+    "NotAllowed",
     "NotFound",
     "Patience",
     "ProtocolError",

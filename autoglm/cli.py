@@ -18,7 +18,7 @@ from typing import NoReturn, cast
 
 import anyio
 
-from autoglm import __version__, argtypes, commands, dead, pruning
+from autoglm import __version__, argtypes, commands, dead, drilling, pruning
 from autoglm.errors import AutoGLMError
 from autoglm.text import one_line
 from autoglm.types import PRIORITY_DEFAULT, PRIORITY_LEAST_URGENT, PRIORITY_MOST_URGENT, TaskState
@@ -94,6 +94,7 @@ def build_parser(extra: Iterable[Extra] = ()) -> Parser:
     _add_events(subparsers)
     _add_prune(subparsers)
     _add_dead(subparsers)
+    _add_drill(subparsers)
     return parser
 
 
@@ -258,6 +259,20 @@ def _add_dead(subparsers: Subparsers[Parser]) -> None:
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
     for action in dead.ACTIONS:
+        action.options(add_command(actions, action.name, action.summary, _async(action.run)))
+
+
+def _add_drill(subparsers: Subparsers[Parser]) -> None:
+    parser = subparsers.add_parser(
+        "drill",
+        help=drilling.SUMMARY,
+        description=f"{drilling.SUMMARY.capitalize()}.",
+        epilog=drilling.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    actions = parser.add_subparsers(metavar="FAILURE", required=True, parser_class=Parser)
+    for action in drilling.ACTIONS:
         action.options(add_command(actions, action.name, action.summary, _async(action.run)))
 
 

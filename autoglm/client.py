@@ -17,6 +17,7 @@ import anyio
 
 from autoglm import wire
 from autoglm.deadletters import DeadLetters
+from autoglm.drills import Drills
 from autoglm.errors import AutoGLMError, InvalidRequest, NotFound, ProtocolError
 from autoglm.ids import Ids
 from autoglm.mapping import Mapping
@@ -81,6 +82,11 @@ class Client:
     def dead(self) -> DeadLetters:
         """Dead letters: `list`, `show`, `retry`, `edit`, `discard`."""
         return DeadLetters(self._session)
+
+    @property
+    def drill(self) -> Drills:
+        """`await client.drill("kill-engine")`: rehearse a failure. For the operator."""
+        return Drills(self._session, self._ids)
 
     # ── handing in ────────────────────────────────────────────────────────────────────────────
 

@@ -7,6 +7,7 @@
     ├── ServerError              no server, or it refused: nothing was changed          exit 3
     │   ├── ServerNotRunning     nobody listens at the socket
     │   ├── ServerBusy           full for now: `retry_after` says when to try again
+    │   ├── NotAllowed           the server's configuration, or who one speaks for, forbids it
     │   ├── ServerUnavailable    shutting down, or a part of it restarts; `retry_after`
     │   ├── NotFound             no such task or job (or it is another tenant's)
     │   ├── Conflict             same key with other content; OUT belongs to another job
@@ -66,6 +67,10 @@ class ServerBusy(ServerError):
 
 class ServerUnavailable(ServerError):
     code = "unavailable"
+
+
+class NotAllowed(ServerError):
+    code = "not_allowed"
 
 
 class NotFound(ServerError):

@@ -172,6 +172,8 @@ class Config(_Section, frozen=True):
     retry: RetryConfig = RetryConfig()
     retention: RetentionConfig = RetentionConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    drills: bool = False
+    """Whether the operator may rehearse failures on this server."""
 
 
 _NOT_YAML = (
@@ -183,7 +185,6 @@ that is not of the type its tag names, such as `!!timestamp x`.
 """
 _LATER = {
     "priority_rules": "priority by kind",
-    "drills": "failure drills",
     "callback_url": "callbacks",
 }
 

@@ -23,6 +23,8 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from runtime.blow import Blow
+
 M = TypeVar("M")
 
 
@@ -143,6 +145,7 @@ class Mailbox(Generic[M]):
         "_reserved",
         "_taken",
         "bell",
+        "blow",
     )
 
     def __init__(self, capacity: int, bell: Bell | None = None) -> None:
@@ -155,8 +158,8 @@ class Mailbox(Generic[M]):
         self._putters: deque[asyncio.Future[None]] = deque()
         self._lent: list[M] = []
         """Messages that the reader has drained; those before `_taken` are begun or done."""
-        self._taken = 0
-        self._processed = 0
+        self._taken = self._processed = 0
+        self.blow: Blow | None = None  # of which the reader is to die, in a drill
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────
 
@@ -221,10 +224,12 @@ class Mailbox(Generic[M]):
             queue.clear()
         else:
             lent = [queue.popleft() for _ in range(limit)]
-        self._lent = lent
-        self._taken = 0
+        self._lent, self._taken = lent, 0
         if self._putters and lent:
             self._wake_putters(len(lent))
+        if self.blow is not None and self.blow.falls(len(lent)):
+            self._taken = min(1, len(lent))
+            raise self.blow.error
         return lent
 
     def taken(self, count: int = 1) -> None:
@@ -238,8 +243,7 @@ class Mailbox(Generic[M]):
     def done(self) -> None:
         """All that was lent has been handled."""
         self._processed += len(self._lent)
-        self._lent = []
-        self._taken = 0
+        self._lent, self._taken = [], 0
 
     def restore(self, actor: str) -> None:
         """After a crash: what was not begun goes back to the head, the asker of the rest is told.
@@ -247,8 +251,7 @@ class Mailbox(Generic[M]):
         Whoever was answered before the crash is not told a second time (a reply goes out once).
         """
         lent, taken = self._lent, self._taken
-        self._lent = []
-        self._taken = 0
+        self._lent, self._taken = [], 0
         self._processed += taken
         self._queue.extendleft(reversed(lent[taken:]))
         for message in lent[:taken]:

@@ -108,6 +108,10 @@ class Supervised:
         self.instance: Child | None = None
         self.restarts = 0
         self.last_error: str | None = None
+        self.failed_at: float | None = None
+        """When its last instance had failed, in monotonic seconds."""
+        self.started_at: float | None = None
+        """When its last instance had started."""
 
     def retry_after(self, now: float) -> float | None:
         """Seconds until the child may be back; None while nothing holds it."""
@@ -210,6 +214,7 @@ class Supervisor:
 
         def on_started() -> None:
             begun.append(self._clock.monotonic())
+            child.started_at = begun[-1]
             child.state = ChildState.RUNNING
             if child.breaker.state is BreakerState.HALF_OPEN:
                 child.breaker.succeeded()
@@ -234,7 +239,7 @@ class Supervisor:
             child.state = ChildState.STOPPED
             for mailbox in child.spec.mailboxes:
                 mailbox.restore(child.spec.name)
-        now = self._clock.monotonic()
+        now = child.failed_at = self._clock.monotonic()
         if begun and now - begun[0] >= child.spec.breaker.stable_s:
             child.breaker.settled()
         excused = _find(error, Excused)

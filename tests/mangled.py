@@ -9,6 +9,7 @@ import msgspec
 
 from autoglm import wire
 from autoglm.deadletter import Content
+from autoglm.drill import DrillPlan
 from autoglm.types import ErrorInfo, Message, Sampling, TaskSpec, TaskState
 
 ID = "0" * 26
@@ -58,6 +59,9 @@ REQUESTS: tuple[wire.Request, ...] = (
     wire.ShowDead(19, "2" * 26),
     wire.SettleDead(20, discard=False, ids=("2" * 26,), every=True, tenant="t", reason="poison"),
     wire.SettleDead(21, discard=True, ids=("2" * 26, "nothing"), after=3),
+    wire.BeginDrill(23, "3" * 26, DrillPlan("kill-actor", "reader", 1, 1)),
+    wire.GetDrill(24, "3" * 26, end=True),
+    wire.TakeCensus(25, 1, 2, 3, 4),
     wire.EditDead(22, "2" * 26, 1, Content(_SPEC.messages, None, _SPEC.sampling)),
 )
 HELLO = wire.encode_frame(wire.Hello(1))

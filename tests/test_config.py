@@ -60,7 +60,7 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
     [
         ("batch.windwo_ms=1", "did you mean batch.window_ms?"),
         ("btach.window_ms=1", "did you mean batch?"),
-        ("zzz=1", "known here: batch, engine, queues, retention, retry, scheduler"),
+        ("zzz=1", "known here: batch, drills, engine, queues, retention, retry, scheduler"),
         ("batch.window_ms=-1", "batch.window_ms: expected"),
         ("engine.max_num_seqs=0", "engine.max_num_seqs: expected"),
         ("engine.kind=llama", "engine.kind: invalid"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from autoglm import wire
 from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull, Failure
+from autoglm.drill import Census, Drill, DrillPlan
 from autoglm.errors import AutoGLMError, ProtocolError, ServerBusy, from_code
 from autoglm.types import (
     ActorStatus,
@@ -73,6 +74,9 @@ REQUESTS: list[wire.Request] = [
     wire.OpenJob(9, "/out", "in", "opts", fresh=True),
     wire.SubmitLines(10, "job", (LINE, wire.JobLine(4, error=ErrorInfo("a", "b"))), last=True),
     wire.GetJobLines(11, "job", 5, ordered=False, limit=6),
+    wire.BeginDrill(15, "id", DrillPlan("slow-disk", "store", 200, 10_000)),
+    wire.GetDrill(16, "id", end=True),
+    wire.TakeCensus(17, 1, 2, 3, 4),
 ]
 REPLIES: list[wire.Reply] = [
     wire.Welcome(1, "0.1", engine="vllm", model="m"),
@@ -97,6 +101,8 @@ REPLIES: list[wire.Reply] = [
     wire.JobOpened(9, "job", 5, sealed=True, resumed=True),
     wire.LinesSubmitted(10, 5),
     wire.JobLines(11, (wire.JobLineEnded(1, 2, "mine", answer=ANSWER),), done=True),
+    wire.DrillReply(15, Drill("id", "kill-engine", "engine-1", "me", 1, 2, 3, 4, 5, "why", 6)),
+    wire.CensusReply(17, Census(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, None)),
     wire.Error(12, "busy", "full", 0.5),
 ]
 

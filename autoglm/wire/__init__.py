@@ -9,6 +9,7 @@ whose `type` names the message. Each side may send many frames without waiting. 
 from __future__ import annotations
 
 from autoglm.wire.base import LIST_MAX, PAGE_MAX, PROTOCOL_VERSION, TASKS_PER_SUBMIT_MAX, Message
+from autoglm.wire.drills import BeginDrill, CensusReply, DrillReply, GetDrill, TakeCensus
 from autoglm.wire.framing import (
     FRAME_BYTES_MAX,
     HEADER_BYTES,
@@ -69,11 +70,14 @@ __all__ = [
     "TASKS_PER_SUBMIT_MAX",
     "Accepted",
     "AnswerReply",
+    "BeginDrill",
     "Cancel",
     "Cancelled",
+    "CensusReply",
     "Chunk",
     "DeadPage",
     "DeadReply",
+    "DrillReply",
     "EditDead",
     "Error",
     "EventPage",
@@ -81,6 +85,7 @@ __all__ = [
     "Forget",
     "FrameSplitter",
     "Get",
+    "GetDrill",
     "GetEvents",
     "GetJobLines",
     "GetStatus",
@@ -104,6 +109,7 @@ __all__ = [
     "Submit",
     "SubmitLines",
     "Submitted",
+    "TakeCensus",
     "TaskPage",
     "Welcome",
     "decode_reply",

@@ -8,6 +8,7 @@ from autoglm.deadletter import DeadLetter, DeadLetterInFull
 from autoglm.errors import AutoGLMError
 from autoglm.types import Answer, ErrorInfo, Event, Status, Task
 from autoglm.wire.base import PROTOCOL_VERSION, Message
+from autoglm.wire.drills import CensusReply, DrillReply
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
@@ -154,6 +155,8 @@ Reply = (
     | JobOpened
     | LinesSubmitted
     | JobLines
+    | DrillReply
+    | CensusReply
     | Error
 )
 

@@ -9,6 +9,7 @@ import msgspec
 from autoglm.deadletter import Content
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
 from autoglm.wire.base import LIST_MAX, PAGE_MAX, PROTOCOL_VERSION, Message
+from autoglm.wire.drills import BeginDrill, GetDrill, TakeCensus
 
 
 class Hello(Message, frozen=True, tag="hello"):
@@ -203,4 +204,7 @@ Request = (
     | OpenJob
     | SubmitLines
     | GetJobLines
+    | BeginDrill
+    | GetDrill
+    | TakeCensus
 )

@@ -344,6 +344,18 @@ class Store(Protocol):
 
     async def query(self, query: Query) -> Any: ...
 
+    async def impair(self, fault: Fault | None) -> None:
+        """Have the disk be at fault, for a drill; None: lift it. Raises StoreError."""
+        ...
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What is wrong with the disk until `until_ms`, in the time that commits are given."""
+
+    until_ms: int
+    slow_ms: int = 0
+    full: bool = False
+
 
 class StoreError(Exception):
     """The store can't be used or could not commit; says which file and what to do."""

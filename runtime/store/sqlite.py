@@ -21,6 +21,7 @@ from autoglm.errors import AutoGLMError
 from runtime.store import (
     backlog,
     breakers,
+    census,
     chores,
     deadletters,
     endings,
@@ -31,6 +32,7 @@ from runtime.store import (
 )
 from runtime.store import deadprotocol as dead
 from runtime.store import protocol as p
+from runtime.store.faults import Faults, as_drill, use_up
 from runtime.store.opening import (
     check_pages,
     create,
@@ -82,6 +84,7 @@ _QUERIES: dict[type[p.Query], Callable[[sqlite3.Connection, Any], Any]] = {
     dead.FetchDeadLetters: deadletters.fetch_dead_letters,
     dead.FetchDeadLetter: deadletters.fetch_dead_letter,
     p.FetchBreakers: breakers.fetch_breakers,
+    census.TakeCensus: census.take_census,
 }
 
 _COUNT = """
@@ -99,6 +102,7 @@ class SqliteStore:
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._counters: Counters | None = None
+        self._faults = Faults()
         self.ended_uncleanly = False
         """Whether whoever had the file open before did not close it."""
 
@@ -156,20 +160,37 @@ class SqliteStore:
         writer, counters, rank_of = self._writer, self._counters, self._rank_of
         assert writer is not None, "the store is not open"
         assert counters is not None, "the store is not open"
+        fault = self._faults.at(now_ms)
+        if fault is not None:
+            await self._faults.drag(fault)
+
+        def body(cx: sqlite3.Connection) -> p.Committed:
+            full = self._faults.full(cx, self._faults.at(now_ms))
+            return transact(cx, counters, writes, now_ms, rank_of, full=full)
+
         try:
             # A commit that has begun is seen through: who is cancelled meanwhile learns it later.
             with anyio.CancelScope(shield=True):
-                return await _on_thread(
-                    writer, lambda cx: transact(cx, counters, writes, now_ms, rank_of)
-                )
+                return await _on_thread(writer, body)
         except sqlite3.Error as error:
-            raise explain(self.path, error) from error
+            told = explain(self.path, error)
+            raise (as_drill(told) if fault else told) from error
         raise AssertionError("a shielded scope was cancelled")
 
     async def query(self, query: p.Query) -> Any:
         assert self._reader is not None, "the store is not open"
         try:
             return await _on_thread(self._reader, lambda cx: answer(cx, query))
+        except sqlite3.Error as error:
+            raise explain(self.path, error) from error
+
+    async def impair(self, fault: p.Fault | None) -> None:
+        writer = self._writer
+        assert writer is not None, "the store is not open"
+        self._faults.lift()
+        try:
+            with anyio.CancelScope(shield=True):
+                await _on_thread(writer, lambda cx: self._faults.begin(cx, fault))
         except sqlite3.Error as error:
             raise explain(self.path, error) from error
 
@@ -195,15 +216,20 @@ def transact(
     writes: Sequence[p.Write],
     now_ms: int,
     rank_of: RankOf,
+    *,
+    full: bool = False,
 ) -> p.Committed:
-    """All of `writes` in one transaction; if one breaks, again with a savepoint around each."""
+    """All of `writes` in one transaction; if one breaks, again with a savepoint around each.
+
+    `full`: the disk is, for a drill (runtime.store.faults).
+    """
     try:
-        return _attempt(cx, counters, writes, now_ms, rank_of, savepoints=False)
+        return _attempt(cx, counters, writes, now_ms, rank_of, savepoints=False, full=full)
     except Exception as error:
         if unusable(error):
             raise  # the disk or the file: a second try would only hide it
         log.exception("a write failed in a group commit; trying each by itself")
-        return _attempt(cx, counters, writes, now_ms, rank_of, savepoints=True)
+        return _attempt(cx, counters, writes, now_ms, rank_of, savepoints=True, full=full)
 
 
 def _attempt(
@@ -214,6 +240,7 @@ def _attempt(
     rank_of: RankOf,
     *,
     savepoints: bool,
+    full: bool,
 ) -> p.Committed:
     results: list[Any] = []
     merged = p.Effects()
@@ -239,6 +266,8 @@ def _attempt(
             if savepoints:
                 cx.execute("RELEASE one")
         cx.executemany(_COUNT, merged.counts.items())
+        if full:
+            use_up(cx)
         cx.execute("COMMIT")
     except BaseException:
         if cx.in_transaction:

@@ -20,7 +20,8 @@ import anyio
 
 from actors.policy.rank import ranker
 from runtime.store import protocol as p
-from runtime.store.opening import prepare
+from runtime.store.faults import Faults, as_drill
+from runtime.store.opening import explain, prepare
 from runtime.store.sqlite import answer, transact
 from runtime.store.transaction import Counters
 from tests.simulation.world import Universe
@@ -60,6 +61,7 @@ class SimulatedStore:
         self._rank_of = ranker("priority")
         self._cx: sqlite3.Connection | None = None
         self._counters: Counters | None = None
+        self._faults = Faults()
         self._checkpoints = checkpoints
         self._power_may_fail = power_may_fail
         self._level = 2
@@ -96,7 +98,18 @@ class SimulatedStore:
             self._mishaps.before_commit()
             await self._pause()
             assert self._counters is not None, "the store is not open"
-            committed = transact(self.cx, self._counters, writes, now_ms, self._rank_of)
+            fault = self._faults.at(now_ms)
+            if fault is not None:
+                await self._faults.drag(fault)
+            full = self._faults.full(self.cx, self._faults.at(now_ms))
+            try:
+                committed = transact(
+                    self.cx, self._counters, writes, now_ms, self._rank_of, full=full
+                )
+            except sqlite3.OperationalError as error:
+                if not full:
+                    raise
+                raise as_drill(explain(self.path, error)) from error
             await self._sync()
             await self._pause()
             if self._checkpoints and self._rng.random() < self._checkpoints:
@@ -104,6 +117,11 @@ class SimulatedStore:
             self._mishaps.strike()
             return committed
         raise AssertionError("a shielded scope was cancelled")
+
+    async def impair(self, fault: p.Fault | None) -> None:
+        self._faults.lift()
+        await self._pause()
+        self._faults.begin(self.cx, fault)
 
     async def query(self, query: p.Query) -> Any:
         self._mishaps.strike()

@@ -4,6 +4,7 @@ can be killed and can hang.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -43,6 +44,7 @@ class EngineRoom:
         self._delay_s = delay_s
         self.launched = 0
         self.alive: list[Process] = []
+        self._by_pid: dict[int, Process] = {}
 
     def launcher(self, name: str) -> Callable[[], Awaitable[Host]]:
         async def launch() -> Host:
@@ -68,9 +70,17 @@ class EngineRoom:
             near.held_by(server)
             server.on_death.append(process.kill)
             self.alive = [each for each in self.alive if not each.dead] + [process]
+            self._by_pid[10_000 + number] = process
             return MemoryHost(process, MemoryChannel(near), 10_000 + number)
 
         return launch
+
+    def signal(self, pid: int, number: int) -> None:
+        """To a host. One that was stopped does not go on: steps it missed are gone."""
+        if number == signal.SIGKILL:
+            self._by_pid[pid].kill()
+        elif number == signal.SIGSTOP:
+            self._by_pid[pid].freeze()
 
     def kill_one(self, draw: float) -> bool:
         """Kill one of the hosts that live, if any."""

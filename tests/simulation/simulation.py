@@ -207,6 +207,7 @@ class _Simulation:
             store=store,
             listen=self._network.listen,
             launch=self._engines.launcher,
+            signal=self._engines.signal,
         )
         identity = Identity("0", number, "simulated", "none", str(self._folder))
         server = Tree(self.plan.config_at_start(number), identity, world)

@@ -151,6 +151,7 @@ class Ward:
                 store=store,
                 listen=self._network.listen,
                 launch=self._engines.launcher,
+                signal=self._engines.signal,
             )
             identity = Identity("0", number, "simulated", "none", str(self._folder))
             await Tree(self._config, identity, world).run()

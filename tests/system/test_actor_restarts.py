@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def tree_in(folder: Path, store: SqliteStore) -> Tree:
         (folder / "socket").unlink(missing_ok=True)
         return await anyio.create_unix_listener(folder / "socket")
 
-    world = World(SystemClock(), system_rng(), Ids(), store, listen, launcher)
+    world = World(SystemClock(), system_rng(), Ids(), store, listen, launcher, os.kill)
     return Tree(CONFIG, Identity("0", 0, "simulated", "none", str(folder)), world)
 
 
