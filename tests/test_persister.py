@@ -36,7 +36,7 @@ class OneMishap(Mishaps):
         if error is not None:
             raise error
 
-    def strike(self) -> None:
+    def strike(self, victim: object = None) -> None:
         error, self.after = self.after, None
         if error is not None:
             raise error
