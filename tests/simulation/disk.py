@@ -218,7 +218,7 @@ class Mishaps:
         rng = universe.rng("mishaps")
         self._raise_at = {rng.randrange(40 * raises) for _ in range(raises)}
         self._refuse_at = {rng.randrange(30 * refusals) for _ in range(refusals)}
-        self._again = universe.rng("stubborn").choice([0, 0, 0, 0, 0, 5])
+        self._again = universe.rng("stubborn").choice([0, 0, 6])
         """How often whoever is struck first is struck again, at once."""
         self._victim: object = None
         self._awaits = 0
