@@ -8,6 +8,7 @@
     │   ├── ServerNotRunning     nobody listens at the socket
     │   ├── ServerBusy           full for now: `retry_after` says when to try again
     │   ├── ServerUnavailable    shutting down, or a part of it restarts; `retry_after`
+    │   │   └── EngineUnavailable    no engine can serve, and the queue says not to wait for one
     │   ├── NotFound             no such task or job (or it is another tenant's)
     │   ├── Conflict             same key with other content; OUT belongs to another job
     │   └── ProtocolError        the other side does not speak this protocol version
@@ -66,6 +67,12 @@ class ServerBusy(ServerError):
 
 class ServerUnavailable(ServerError):
     code = "unavailable"
+
+
+class EngineUnavailable(ServerUnavailable):
+    """`retry_after`: when an engine may be started next; None: one is being tried now."""
+
+    code = "engine_unavailable"
 
 
 class NotFound(ServerError):

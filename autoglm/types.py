@@ -7,7 +7,7 @@ field is only ever added, never renamed. Times are Unix milliseconds, durations 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -54,6 +54,13 @@ _ALIASES = {
     "canceled": "cancelled",
     "queued": "pending",
 }
+
+Degrade = Literal["queue", "fail_fast", "cached", "default"]
+"""What becomes of a new task while no engine can serve: it waits, is refused, is answered with an
+earlier result of the same request, or with a configured text.
+"""
+Degraded = Literal["cached", "default"]
+"""How a task was answered without an engine."""
 
 PRIORITY_MOST_URGENT = 0
 PRIORITY_LEAST_URGENT = 9
@@ -159,6 +166,8 @@ class Task(msgspec.Struct, frozen=True):
     deadline_at: int | None = None
     expires_at: int | None = None
     error: ErrorInfo | None = None
+    degraded: Degraded | None = None
+    """How it was answered without an engine; None: it was not."""
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -167,6 +176,8 @@ class Output(msgspec.Struct, frozen=True):
     text: str
     finish_reason: str
     usage: Usage
+    degraded: Degraded | None = None
+    """As its task says."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -183,6 +194,7 @@ class Result(msgspec.Struct, frozen=True):
     finish_reason: str
     usage: Usage
     task: Task
+    degraded: Degraded | None = None
 
 
 class Event(
@@ -253,6 +265,17 @@ class BatchStatus(msgspec.Struct, frozen=True):
     triggers: dict[str, int] = {}
 
 
+class QueueStatus(msgspec.Struct, frozen=True):
+    """One queue, and what it does while no engine can serve."""
+
+    name: str
+    degrade: Degrade
+    source: Literal["config", "live"] = "config"
+    """Where `degrade` comes from: the configuration, or somebody who set it since."""
+    default_text: str | None = None
+    """What is recorded where `degrade` is `default`."""
+
+
 class ServerStatus(msgspec.Struct, frozen=True):
     version: str
     pid: int
@@ -274,6 +297,7 @@ class Status(msgspec.Struct, frozen=True):
     engines: tuple[EngineStatus, ...]
     actors: tuple[ActorStatus, ...]
     batches: BatchStatus
+    queues: tuple[QueueStatus, ...] = ()
 
 
 def to_json(value: Any) -> bytes:

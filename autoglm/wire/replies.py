@@ -6,7 +6,7 @@ import msgspec
 
 from autoglm.deadletter import DeadLetter, DeadLetterInFull
 from autoglm.errors import AutoGLMError
-from autoglm.types import Answer, ErrorInfo, Event, Status, Task
+from autoglm.types import Answer, ErrorInfo, Event, QueueStatus, Status, Task
 from autoglm.wire.base import PROTOCOL_VERSION, Message
 
 
@@ -28,6 +28,8 @@ class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
     task: Task | None = None
     duplicate: bool = False
     error: ErrorInfo | None = None
+    retry_after: float | None = None
+    """Seconds after which handing it in again is worth it, where `error` is of the moment."""
 
 
 class Submitted(Message, frozen=True, tag="submitted"):
@@ -76,6 +78,10 @@ class DeadPage(Message, frozen=True, tag="dead_letters"):
 
 class DeadReply(Message, frozen=True, tag="dead_letter"):
     letter: DeadLetterInFull | None = None
+
+
+class QueuesReply(Message, frozen=True, tag="queues_are"):
+    queues: tuple[QueueStatus, ...] = ()
 
 
 class StatusReply(Message, frozen=True, tag="status_is"):
@@ -148,6 +154,7 @@ Reply = (
     | Cancelled
     | DeadPage
     | DeadReply
+    | QueuesReply
     | StatusReply
     | EventPage
     | Pruned
