@@ -26,7 +26,9 @@ from actors import scheduler as scheduling
 from actors.addresses import Addresses
 from actors.breakers import BreakerMemory
 from actors.messages import Drain, TextsArrived
-from autoglm.errors import AutoGLMError, ServerUnavailable
+from actors.policy.refusal import refusal
+from actors.queues import Queues
+from autoglm.errors import AutoGLMError
 from autoglm.ids import Ids
 from autoglm.types import ServerStatus, TaskState
 from autoglm.wire import PROTOCOL_VERSION, Welcome
@@ -37,10 +39,9 @@ from runtime.clock import Clock, Rng, SteadyWall
 from runtime.config import Config
 from runtime.mailbox import Mailbox
 from runtime.store.health import Health
-from runtime.store.protocol import CancelTasks, ClaimedTask, PutBack, Store, StoreDamaged, Write
+from runtime.store.protocol import ClaimedTask, PutBack, Store, StoreDamaged, Write
 from runtime.supervision import ChildSpec, Strategy, Supervised, Supervisor
 
-DRAIN_RETRY_S = 2.0
 _QUIET_CHECK_S = 0.02
 
 
@@ -126,7 +127,7 @@ class Tree:
         """
         try:
             back = PutBack(None, pause_max_ms=math.ceil(self._config.retry.cap_ms))
-            await self._world.store.commit([back], self._wall.now_ms())
+            await self._world.store.commit([back, self._queues.begin()], self._wall.now_ms())
         except StoreDamaged as error:
             self.health.damaged(error)
             raise
@@ -188,6 +189,7 @@ class Tree:
             ],
             replicas=True,
         )
+        self._queues = Queues(config.queues, config.engine.what, self._engine_hosts.children, clock)
         self._root = supervisor(
             "root",
             Strategy.ONE_FOR_ONE,
@@ -212,6 +214,7 @@ class Tree:
             self._welcome,
             self._refusing,
             self._world.ids,
+            self._queues,
             self._world.clock,
         )
 
@@ -222,6 +225,7 @@ class Tree:
             actors=self.actors(),
             engines=list(zip(self.engines, self._engine_hosts.children, strict=True)),
             totals=self._totals,
+            queues=self._queues,
             model=self._identity.model,
         )
         return monitoring.Monitor(self._at.monitor, sources)
@@ -242,6 +246,7 @@ class Tree:
             self._world.store,
             self._at.outlets,
             self.health,
+            self._queues,
             self._world.clock,
             self._wall.now_ms,
         )
@@ -284,17 +289,8 @@ class Tree:
         self._at.frontdoor.put_nowait(TextsArrived(tuple(pieces)))
 
     def _refusing(self, write: Write) -> AutoGLMError | None:
-        if self._draining and not isinstance(write, CancelTasks):
-            return ServerUnavailable("the server is shutting down", retry_after=DRAIN_RETRY_S)
-        now = self._world.clock.monotonic()
-        if refusal := self.health.refusal(now):
-            return refusal
-        persister = self._core.children[0]
-        wait_s = persister.retry_after(now)
-        if wait_s is None:
-            return None
-        reason = f"the store is not available: {persister.last_error}"
-        return ServerUnavailable(reason, retry_after=wait_s)
+        now, persister = self._world.clock.monotonic(), self._core.children[0]
+        return refusal(write, now, self.health, persister, draining=self._draining)
 
     def _welcome(self, rid: int) -> Welcome:
         identity = self._identity

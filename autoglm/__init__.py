@@ -11,6 +11,7 @@ Importing this needs msgspec and anyio alone; the server lives in packages that 
 
 from autoglm.client import Client
 from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull, Failure
+from autoglm.degrade import QueueStatus
 from autoglm.errors import (
     AutoGLMError,
     ConfigError,
@@ -36,7 +37,6 @@ from autoglm.types import (
     Answer,
     Event,
     Message,
-    QueueStatus,
     Result,
     Sampling,
     Status,

@@ -7,9 +7,11 @@ field is only ever added, never renamed. Times are Unix milliseconds, durations 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
+
+from autoglm.degrade import Degraded, QueueStatus
 
 
 class TaskState(StrEnum):
@@ -54,13 +56,6 @@ _ALIASES = {
     "canceled": "cancelled",
     "queued": "pending",
 }
-
-Degrade = Literal["queue", "fail_fast", "cached", "default"]
-"""What becomes of a new task while no engine can serve: it waits, is refused, is answered with an
-earlier result of the same request, or with a configured text.
-"""
-Degraded = Literal["cached", "default"]
-"""How a task was answered without an engine."""
 
 PRIORITY_MOST_URGENT = 0
 PRIORITY_LEAST_URGENT = 9
@@ -263,17 +258,6 @@ class BatchStatus(msgspec.Struct, frozen=True):
     count: int = 0
     mean_size: float = 0.0
     triggers: dict[str, int] = {}
-
-
-class QueueStatus(msgspec.Struct, frozen=True):
-    """One queue, and what it does while no engine can serve."""
-
-    name: str
-    degrade: Degrade
-    source: Literal["config", "live"] = "config"
-    """Where `degrade` comes from: the configuration, or somebody who set it since."""
-    default_text: str | None = None
-    """What is recorded where `degrade` is `default`."""
 
 
 class ServerStatus(msgspec.Struct, frozen=True):

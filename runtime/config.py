@@ -10,18 +10,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard, cast
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, cast
 
 import msgspec
 
 from autoglm.errors import ConfigError, UsageError
 from autoglm.text import duration_s
 from runtime.breaker import BreakerOptions
+from runtime.queueconfig import QueueConfig, sections, with_built_in
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
+S = TypeVar("S", bound=msgspec.Struct)
 Rate = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -62,6 +64,11 @@ class EngineConfig(_Section, frozen=True):
     watchdog_s: PositiveSeconds = 60
     load_timeout_s: PositiveSeconds = 600
     simulated: SimulatedConfig = SimulatedConfig()
+
+    @property
+    def what(self) -> str:
+        """What an answer or a breaker is of: with another kind or model, it is another thing."""
+        return f"{self.kind} {self.model}"
 
 
 class BatchConfig(_Section, frozen=True):
@@ -140,6 +147,7 @@ class Config(_Section, frozen=True):
     retry: RetryConfig = RetryConfig()
     retention: RetentionConfig = RetentionConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    queues: dict[str, QueueConfig] = msgspec.field(default_factory=lambda: with_built_in({}))
 
 
 _NOT_YAML = (
@@ -150,7 +158,6 @@ _NOT_YAML = (
 that is not of the type its tag names, such as `!!timestamp x`.
 """
 _LATER = {
-    "queues": "queues with shares and limits",
     "tenants": "quotas and weights for tenants",
     "priority_rules": "priority by kind",
     "drills": "failure drills",
@@ -168,10 +175,18 @@ def load(file: Path | None = None, settings: Iterable[str] = ()) -> Config:
     for setting in settings:
         _set(tree, setting)
     _refuse_unknown(tree, Config, "")
+    for path, section in sections(tree.get("queues")).items():
+        _refuse_unknown(section, QueueConfig, path)
+        _convert(section, QueueConfig, path)
+    config = _convert(tree, Config)
+    return msgspec.structs.replace(config, queues=with_built_in(config.queues))
+
+
+def _convert(tree: Mapping[str, Any], section: type[S], path: str = "") -> S:
     try:
-        return msgspec.convert(tree, Config, strict=False, dec_hook=_decode)
+        return msgspec.convert(tree, section, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"configuration: {_readable(str(error))}") from None
+        raise ConfigError(f"configuration: {path}{_readable(str(error))}") from None
 
 
 def _decode(kind: type, value: object) -> object:

@@ -59,6 +59,9 @@ REQUESTS: tuple[wire.Request, ...] = (
     wire.SettleDead(20, discard=False, ids=("2" * 26,), every=True, tenant="t", reason="poison"),
     wire.SettleDead(21, discard=True, ids=("2" * 26, "nothing"), after=3),
     wire.EditDead(22, "2" * 26, 1, Content(_SPEC.messages, None, _SPEC.sampling)),
+    wire.ListQueues(23),
+    wire.SetQueue(24, "normal", "default", "text"),
+    wire.SetQueue(25, "core", reset=True),
 )
 HELLO = wire.encode_frame(wire.Hello(1))
 

@@ -60,7 +60,7 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
     [
         ("batch.windwo_ms=1", "did you mean batch.window_ms?"),
         ("btach.window_ms=1", "did you mean batch?"),
-        ("zzz=1", "known here: batch, engine, retention, retry, scheduler"),
+        ("zzz=1", "known here: batch, engine, queues, retention, retry, scheduler"),
         ("batch.window_ms=-1", "batch.window_ms: expected"),
         ("engine.max_num_seqs=0", "engine.max_num_seqs: expected"),
         ("engine.kind=llama", "engine.kind: invalid"),
@@ -73,7 +73,13 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
         ("retention.events=-1", "retention.events: a duration of -1 is out of range"),
         ("retention.events=true", "retention.events: expected a duration"),
         ("retention.evnets=1d", "did you mean retention.events?"),
-        ("queues.x=1", "not available in this version yet"),
+        ("queues.x=1", "queues.x: expected a section"),
+        ("queues=1", "queues: expected"),
+        ("queues.x.weight=2", "queues.x.weight is not available in this version yet"),
+        ("queues.x.degarde=queue", "did you mean queues.x.degrade?"),
+        ("queues.x.degrade=often", "queues.x.degrade: invalid"),
+        ("queues.normal.degrade=default", "queues.normal.default_text is missing"),
+        ("queues={'': {}}", "a name has from 1 to 200 characters"),
         ("scheduler.policy=mlfq", "not available in this version yet"),
     ],
 )
@@ -126,3 +132,15 @@ def test_any_text_is_a_setting_or_refused_in_one_line(text: str) -> None:
     except ConfigError as error:
         said = str(error)
     assert said
+
+
+def test_three_queues_are_there_without_being_configured_and_others_beside_them() -> None:
+    assert list(load().queues) == ["core", "normal", "background"]
+    assert load() == Config()
+    config = load(settings=["queues.mine.degrade=cached", "queues.core.degrade=fail_fast"])
+    assert {name: queue.degrade for name, queue in config.queues.items()} == {
+        "core": "fail_fast",
+        "normal": "queue",
+        "background": "queue",
+        "mine": "cached",
+    }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from autoglm.deadletter import DeadLetter, DeadLetterInFull
+from autoglm.degrade import QueueStatus
 from autoglm.errors import AutoGLMError
-from autoglm.types import Answer, ErrorInfo, Event, QueueStatus, Status, Task
+from autoglm.types import Answer, ErrorInfo, Event, Status, Task
 from autoglm.wire.base import PROTOCOL_VERSION, Message
 
 

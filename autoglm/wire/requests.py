@@ -7,7 +7,8 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from autoglm.deadletter import Content
-from autoglm.types import Degrade, ErrorInfo, TaskSpec, TaskState
+from autoglm.degrade import Degrade
+from autoglm.types import ErrorInfo, TaskSpec, TaskState
 from autoglm.wire.base import LIST_MAX, PAGE_MAX, PROTOCOL_VERSION, Message
 
 

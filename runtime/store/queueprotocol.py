@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoglm.types import Degrade
+from autoglm.degrade import Degrade
 from runtime.store.protocol import Write
 
 

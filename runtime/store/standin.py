@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from autoglm.types import Degrade
+from autoglm.degrade import Degrade
 
 
 class StandIn(msgspec.Struct, frozen=True):
