@@ -39,7 +39,7 @@ from runtime.clock import Clock, Rng, SteadyWall
 from runtime.config import Config
 from runtime.mailbox import Mailbox
 from runtime.store.health import Health
-from runtime.store.protocol import ClaimedTask, PutBack, Store, StoreDamaged, Write
+from runtime.store.protocol import ClaimedTask, FetchSummary, PutBack, Store, StoreDamaged, Write
 from runtime.supervision import ChildSpec, Strategy, Supervised, Supervisor
 
 _QUIET_CHECK_S = 0.02
@@ -105,6 +105,7 @@ class Tree:
         """Until cancelled. Raises StoreError at the start, Escalation when a child is hopeless."""
         await self.put_back()
         await self._memory.recall(self._world.store, self._engine_hosts.children)
+        self._queues.recalled((await self._world.store.query(FetchSummary())).queues)
         await self._root.run(lambda: None)
 
     async def drain(self, timeout_s: float) -> bool:

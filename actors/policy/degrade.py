@@ -6,6 +6,7 @@ first time, or is restarted at once after a death, has a closed breaker: its tas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -36,8 +37,7 @@ def stand_ins(queues: Iterable[QueueStatus], out: Outage) -> StandIns:
     for queue in queues:
         match queue.degrade:
             case "fail_fast":
-                why = f"no engine can serve now, and queue {queue.name!r} does not wait for one"
-                found[queue.name] = StandIn("fail_fast", why, out.retry_after)
+                found[queue.name] = StandIn("fail_fast", _why(queue.name, out), out.retry_after)
             case "default":
                 found[queue.name] = StandIn("default", queue.default_text or "")
             case "cached":
@@ -45,3 +45,10 @@ def stand_ins(queues: Iterable[QueueStatus], out: Outage) -> StandIns:
             case "queue":
                 pass
     return found
+
+
+def _why(queue: str, out: Outage) -> str:
+    again = "one is being tried now"
+    if out.retry_after is not None:
+        again = f"the next one may start in {math.ceil(out.retry_after)} s"
+    return f"no engine can serve, and queue {queue!r} does not wait: {again}"
