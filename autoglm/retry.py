@@ -10,6 +10,8 @@ import msgspec
 
 from autoglm.errors import AutoGLMError, EngineUnavailable, ServerBusy
 
+LOOK_AGAIN_S = 5.0
+"""Before an engine may start somebody may set its queue, or start another server."""
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -66,6 +68,8 @@ class Retry:
         if left <= 0:
             raise error
         pause = error.retry_after if error.retry_after is not None else self._pause_s
+        if isinstance(error, EngineUnavailable):
+            pause = min(pause, LOOK_AGAIN_S)
         self._pause_s = min(self._pause_s * 2, patience.cap_s)
         await self._sleep(min(pause, left))
         self._last_s = self._now_s()

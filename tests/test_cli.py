@@ -22,6 +22,7 @@ COMMANDS: dict[str, list[str]] = {
     "events": [],
     "prune": ["--older-than", "30d"],
     "dead": ["list"],
+    "queue": ["list"],
 }
 
 
