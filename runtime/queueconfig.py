@@ -15,7 +15,7 @@ from autoglm.text import one_line
 
 QUEUES = ("core", "normal", "background")
 """They are there without being configured."""
-DEFAULT_TEXT_CHARS_MAX = 65_536
+DEFAULT_TEXT_CHARS_MAX = 16_384
 _LATER = {"weight", "max_running", "max_wait", "overflow"}
 
 

@@ -130,7 +130,7 @@ def test_a_setting_is_what_the_store_is_asked_for() -> None:
         (wire.SetQueue(1, "core"), "say what to set"),
         (wire.SetQueue(1, "core", "queue", reset=True), "give nothing else"),
         (wire.SetQueue(1, "core", "default"), "needs a default_text"),
-        (wire.SetQueue(1, "core", "default", "x" * 65_537), "up to 65536 characters"),
+        (wire.SetQueue(1, "core", "default", "x" * 16_385), "up to 16384 characters"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(request_: wire.SetQueue, said: str) -> None:

@@ -241,7 +241,7 @@ async def test_long_answers_are_copied_up_to_a_bound_and_the_rest_waits(
     monkeypatch.setattr("runtime.store.degraded.COPIED_CHARS_MAX", 9)
     await begin(bench, WHAT, "normal")
     await answered(bench, "a", "12345", prompt="x")
-    await hand_in(bench, CACHED, *(spec(id, prompt="x") for id in "bcd"))
+    await hand_in(bench, CACHED, *(spec(id, prompt="x", after=("a",)) for id in "bcd"))
     assert await bench.states(*"bcd") == ["succeeded", "pending", "pending"]
 
 

@@ -61,16 +61,14 @@ def answer(
     """Answer those of the tasks, just stored as pending, that something stands in for."""
     outcome: list[Stored] = []
     results: list[tuple[object, ...]] = []
-    room = COPIED_CHARS_MAX
     for (spec, body), each in zip(new, stored, strict=True):
         task, standin = each.accepted.task, standins.get(spec.queue)
         output = None
         if task is not None and standin is not None and not _expired(tx, task):
             output = _output(tx, spec, body, standin)
-        if output is None or task is None or each.seq is None or len(output.text) > room:
+        if output is None or task is None or each.seq is None:
             outcome.append(each)
             continue
-        room -= len(output.text)
         results.append((each.seq, output.text, output.finish_reason, 0, 0, 0))
         outcome.append(Stored(Accepted(_end(tx, task, each.seq, output)), each.seq))
     execute_rows(tx.cx, "INSERT INTO result {rows}", results)
@@ -82,7 +80,11 @@ def answer(
 def _output(tx: Transaction, spec: TaskSpec, body: str, standin: StandIn) -> Output | None:
     if standin.mode == "default":
         return Output(standin.text, "stop", Usage(), "default")
-    return same.find(tx, spec, body)
+    output = same.find(tx, spec, body)
+    if output is None or tx.copied_chars + len(output.text) > COPIED_CHARS_MAX:
+        return None
+    tx.copied_chars += len(output.text)
+    return output
 
 
 def _end(tx: Transaction, task: Task, seq: int, output: Output) -> Task:

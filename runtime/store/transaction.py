@@ -63,6 +63,8 @@ class Transaction:
         self.effects = Effects()
         self.by: str | None = None
         """Who makes these changes, if it is a person; for the event log."""
+        self.copied_chars = 0
+        """Of earlier answers that were given again."""
         self._counters = counters
         counters.logical_ms = max(counters.logical_ms, now_ms)
         self._events: list[tuple[object, ...]] = []
