@@ -210,6 +210,7 @@ async def test_an_answer_without_an_engine_is_no_earlier_answer(bench: Bench) ->
     await bench.write(SetQueue("normal", "queue", None, ()))
     await bench.write(SetQueue("normal", "cached", None, ()))
     await chores(bench)
+    assert indexed(bench) == 0
     assert await said(bench, "b", prompt="x") is None
 
 
@@ -290,6 +291,8 @@ async def test_it_is_kept_no_longer_than_a_queue_wants_it_and_then_has_no_gap(
     assert indexed(bench) == 1
     await begin(bench, WHAT, "normal")
     if how == "set":  # what was set wins over the configuration
+        await chores(bench)
+        assert indexed(bench) == 1
         await bench.write(SetQueue("normal", None, None, ("normal",)))
     await chores(bench)
     assert indexed(bench) == 2
