@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeGuard, TypeVar, cast
 import msgspec
 
 from autoglm.errors import ConfigError, UsageError
-from autoglm.text import duration_s
+from autoglm.text import duration_s, one_line
 from runtime.breaker import BreakerOptions
 from runtime.queueconfig import QueueConfig, sections, with_built_in
 
@@ -260,7 +260,7 @@ def _unknown(name: str, key: str, fields: Iterable[str]) -> str:
     hint = (
         f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(sorted(fields))}"
     )
-    return f"unknown configuration key {name}; {hint}"
+    return f"unknown configuration key {one_line(name, 80)}; {hint}"
 
 
 def _readable(message: str) -> str:

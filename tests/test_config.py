@@ -94,6 +94,7 @@ def test_a_wrong_setting_is_named(setting: str, said: str) -> None:
         ("{a: [", "is not YAML"),
         ("engine: {model: [1]}", "engine.model: expected"),
         ("1: 2", "unknown configuration key 1"),
+        ('engine: {"a\\n": 1}', "unknown configuration key engine.a; known here"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, said: str) -> None:
