@@ -28,7 +28,7 @@ class BreakerMemory:
         clock: Clock,
         now_ms: Callable[[], int],
     ) -> None:
-        self._what = f"{engine.kind} {engine.model}"
+        self._what = engine.what
         self._persister = persister
         self._clock = clock
         self._now_ms = now_ms

@@ -16,6 +16,7 @@ from autoglm import wire
 from autoglm.deadletter import DeadLetterInFull
 from autoglm.ids import ID_LENGTH
 from autoglm.types import Answer, TaskSpec
+from runtime.queueconfig import QUEUES
 from runtime.store import deadprotocol as dead
 from runtime.store import protocol as p
 
@@ -84,9 +85,8 @@ class DeadRequests:
     def _edit(self, connection: Connection, request: wire.EditDead) -> None:
         rid, id, content = request.rid, request.id, request.content
         # As if it were handed in: what the door refuses there does not come in here.
-        check_task(
-            TaskSpec("0" * ID_LENGTH, content.messages, content.prompt, content.sampling), None
-        )
+        as_new = TaskSpec("0" * ID_LENGTH, content.messages, content.prompt, content.sampling)
+        check_task(as_new, None, QUEUES)
 
         def then(_: None) -> None:
             def tell(found: dict[str, Answer]) -> None:

@@ -30,6 +30,7 @@ from actors.messages import (
     TasksEnded,
     TextsArrived,
 )
+from actors.queues import Queues
 from actors.requests import Requests
 from actors.telling import Telling
 from autoglm import wire
@@ -76,6 +77,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
         welcome: Callable[[int], wire.Welcome],
         refusing: Callable[[p.Write], AutoGLMError | None],
         ids: Ids,
+        queues: Queues,
         clock: Clock,
         drills: Mailbox[drills.DrillMessage] | None = None,
     ) -> None:
@@ -95,7 +97,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
         self.alarms.append(self._again)
         self._connections: set[Connection] = set()
         self._telling = Telling(self)
-        self.requests = Requests(self, self._telling, welcome, ids)
+        self.requests = Requests(self, self._telling, welcome, ids, queues)
 
     async def run(self, started: Callable[[], None]) -> None:
         async with await self._listen() as listener, anyio.create_task_group() as group:

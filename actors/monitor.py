@@ -12,6 +12,7 @@ from typing import Any
 
 from actors.batcher import Totals
 from actors.messages import MonitorMessage
+from actors.queues import Queues
 from autoglm.types import (
     ActorStatus,
     BatchStatus,
@@ -39,6 +40,7 @@ class Sources:
         actors: Sequence[Supervised],
         engines: Sequence[tuple[HostedEngine[Any], Supervised]],
         totals: Sequence[Totals],
+        queues: Queues,
         model: str,
     ) -> None:
         self.server = server
@@ -46,6 +48,7 @@ class Sources:
         self.actors = actors
         self.engines = engines
         self.totals = totals
+        self.queues = queues
         self.model = model
 
 
@@ -66,6 +69,7 @@ class Monitor(Actor[MonitorMessage]):
             engines=tuple(self._engine_status(engine, child) for engine, child in sources.engines),
             actors=tuple(_actor_status(child) for child in sources.actors),
             batches=_batch_status(sources.totals),
+            queues=sources.queues.statuses(),
         )
 
     def _engine_status(self, engine: HostedEngine[Any], child: Supervised) -> EngineStatus:

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 import anyio
 
 from actors.messages import Commit, Refused, TasksEnded, TasksMoved, TasksStopped
+from actors.queues import Queues
 from autoglm.errors import AutoGLMError
 from autoglm.types import TaskState
 from runtime.actor import Statistics
@@ -90,6 +91,7 @@ class Persister:
         store: Store,
         outlets: Outlets,
         health: Health,
+        queues: Queues,
         clock: Clock,
         now_ms: Callable[[], int],
     ) -> None:
@@ -101,6 +103,8 @@ class Persister:
         self._outlets = outlets
         self._health = health
         """Outlives us: damage is not forgotten by a restart."""
+        self._queues = queues
+        """What stands in for the engines; told of what is set."""
         self._clock = clock
         self._now_ms = now_ms
         self._due = Alarm(clock, Signal(self._bell))
@@ -112,6 +116,7 @@ class Persister:
     async def run(self, started: Callable[[], None]) -> None:
         summary = await self._summary()
         self._tasks = {state: summary.counts.get(state, 0) for state in TaskState}
+        self._queues.recalled(summary.queues)
         self._set_due(summary.next_due_ms)
         self._outlets.frontdoor_missed.set()  # our predecessor may have died with news to tell
         started()
@@ -147,9 +152,8 @@ class Persister:
             try:
                 if health.damage is not None:
                     raise health.damage
-                committed = await self._store.commit(
-                    [message.write for message in batch], self._now_ms()
-                )
+                writes = self._queues.equip([message.write for message in batch])
+                committed = await self._store.commit(writes, self._now_ms())
             except StoreDamaged as error:
                 health.damaged(error)
                 await self._refuse_for_good(intake, error)
@@ -218,6 +222,7 @@ class Persister:
     def _publish(self, effects: Effects) -> None:
         """Tell of a commit. Nothing here waits."""
         outlets = self._outlets
+        self._queues.changed(effects.queues)
         for state, change in effects.counts.items():
             self._tasks[state] += change
         if effects.ready or effects.left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol, assert_never
 
@@ -10,6 +11,7 @@ from actors.deadrequests import DeadRequests
 from actors.drillrequests import Desk as DrillDesk
 from actors.drillrequests import DrillRequests
 from actors.policy.admission import check_count, check_lines, check_task, stored
+from actors.queues import Queues
 from actors.telling import Telling, unknown_task
 from autoglm import wire
 from autoglm.errors import InvalidRequest, NotAllowed, ProtocolError
@@ -18,6 +20,7 @@ from autoglm.spec import check_name
 from autoglm.types import Answer, ErrorInfo, TaskSpec
 from runtime.store import protocol as p
 
+log = logging.getLogger("autoglm.frontdoor")
 DEFAULT_TENANT = "default"
 Then = Callable[[Any], None]
 
@@ -34,12 +37,18 @@ class Requests:
     """Understands requests. `take` never raises anything but ProtocolError."""
 
     def __init__(
-        self, desk: Desk, telling: Telling, welcome: Callable[[int], wire.Welcome], ids: Ids
+        self,
+        desk: Desk,
+        telling: Telling,
+        welcome: Callable[[int], wire.Welcome],
+        ids: Ids,
+        queues: Queues,
     ) -> None:
         self._desk = desk
         self._telling = telling
         self._welcome = welcome
         self._ids = ids
+        self._queues = queues
         self._dead = DeadRequests(desk)
         self._drills = DrillRequests(desk)
 
@@ -75,6 +84,10 @@ class Requests:
                 self._desk.ask_status(
                     connection, rid, lambda status: connection.reply(wire.StatusReply(rid, status))
                 )
+            case wire.ListQueues(rid):
+                connection.reply(wire.QueuesReply(rid, self._queues.statuses()))
+            case wire.SetQueue():
+                self._set_queue(connection, request)
             case wire.GetEvents():
                 self._events(connection, request)
             case wire.Prune():
@@ -117,7 +130,7 @@ class Requests:
         refused: dict[int, ErrorInfo] = {}
         for place, spec in enumerate(request.tasks):
             try:
-                checked.append(check_task(spec, connection.tenant))
+                checked.append(check_task(spec, connection.tenant, self._queues.names))
             except InvalidRequest as error:
                 refused[place] = ErrorInfo(error.code, str(error))
 
@@ -192,9 +205,7 @@ class Requests:
 
     def _prune(self, connection: Connection, request: wire.Prune) -> None:
         if connection.tenant is not None:
-            error = InvalidRequest("pruning is for the operator: connect without a tenant")
-            connection.reply(wire.refusal(request.rid, error))
-            return
+            raise InvalidRequest("pruning is for the operator: connect without a tenant")
 
         def then(done: p.Pruned) -> None:
             removed = (done.tasks, done.results, done.events, done.jobs, done.next)
@@ -202,6 +213,18 @@ class Requests:
 
         after = (stored(request.after[0]), stored(request.after[1]))
         write = p.PruneTasks(stored(request.before), after)
+        self._desk.commit(connection, request.rid, write, then)
+
+    def _set_queue(self, connection: Connection, request: wire.SetQueue) -> None:
+        if connection.tenant is not None:
+            raise InvalidRequest("queues are for the operator to set: connect without a tenant")
+        write = self._queues.setting(request, connection.by)
+
+        def then(_: None) -> None:
+            now = self._queues.status(request.name)
+            log.warning("queue %s: degrade %s, by %s", now.name, now.degrade, connection.by)
+            connection.reply(wire.QueuesReply(request.rid, (now,)))
+
         self._desk.commit(connection, request.rid, write, then)
 
     def _open_job(self, connection: Connection, request: wire.OpenJob) -> None:
@@ -222,7 +245,7 @@ class Requests:
         self._desk.commit(connection, request.rid, write, then)
 
     def _submit_lines(self, connection: Connection, request: wire.SubmitLines) -> None:
-        lines = check_lines(request.lines, connection.tenant)
+        lines = check_lines(request.lines, connection.tenant, self._queues.names)
         self._desk.commit(
             connection,
             request.rid,

@@ -24,7 +24,7 @@ from autoglm.wire import Welcome
 from runtime.config import Config
 
 EXIT_DONE, EXIT_FAILED = 0, 1
-AMONG_RUNS = Patience(window_s=1, busy_s=math.inf)
+AMONG_RUNS = Patience(window_s=1, busy_s=math.inf, engine_s=math.inf)
 """A server that another run started for itself ends with it, and does not come back."""
 TURN_S = 0.2
 

@@ -30,8 +30,10 @@ from actors.breakers import BreakerMemory
 from actors.drillparts import Parts
 from actors.messages import Drain, TextsArrived
 from actors.policy.agenda import Agenda
+from actors.policy.refusal import refusal
 from actors.policy.rules import ConfiguredRules
-from autoglm.errors import AutoGLMError, ServerUnavailable
+from actors.queues import Queues
+from autoglm.errors import AutoGLMError
 from autoglm.ids import Ids
 from autoglm.types import ServerStatus, TaskState
 from autoglm.wire import PROTOCOL_VERSION, Welcome
@@ -42,10 +44,9 @@ from runtime.clock import Clock, Rng, SteadyWall
 from runtime.config import Config
 from runtime.mailbox import Mailbox
 from runtime.store.health import Health
-from runtime.store.protocol import CancelTasks, ClaimedTask, PutBack, Store, StoreDamaged, Write
+from runtime.store.protocol import ClaimedTask, FetchSummary, PutBack, Store, StoreDamaged, Write
 from runtime.supervision import ChildSpec, Strategy, Supervised, Supervisor
 
-DRAIN_RETRY_S = 2.0
 _QUIET_CHECK_S = 0.02
 
 
@@ -112,6 +113,7 @@ class Tree:
         """Until cancelled. Raises StoreError at the start, Escalation when a child is hopeless."""
         await self.put_back()
         await self._memory.recall(self._world.store, self._engine_hosts.children)
+        self._queues.recalled((await self._world.store.query(FetchSummary())).queues)
         await self._root.run(lambda: None)
 
     async def drain(self, timeout_s: float) -> bool:
@@ -134,7 +136,7 @@ class Tree:
         """
         try:
             back = PutBack(None, pause_max_ms=math.ceil(self._config.retry.cap_ms))
-            await self._world.store.commit([back], self._wall.now_ms())
+            await self._world.store.commit([back, self._queues.begin()], self._wall.now_ms())
         except StoreDamaged as error:
             self.health.damaged(error)
             raise
@@ -196,6 +198,7 @@ class Tree:
             ],
             replicas=True,
         )
+        self._queues = Queues(config.queues, config.engine.what, self._engine_hosts.children, clock)
         self._root = supervisor(
             "root",
             Strategy.ONE_FOR_ONE,
@@ -221,6 +224,7 @@ class Tree:
             self._welcome,
             self._refusing,
             self._world.ids,
+            self._queues,
             self._world.clock,
             self._at.drills if self._config.drills else None,
         )
@@ -245,6 +249,7 @@ class Tree:
             actors=self.actors(),
             engines=list(zip(self.engines, self._engine_hosts.children, strict=True)),
             totals=self._totals,
+            queues=self._queues,
             model=self._identity.model,
         )
         return monitoring.Monitor(self._at.monitor, sources)
@@ -265,6 +270,7 @@ class Tree:
             self._world.store,
             self._at.outlets,
             self.health,
+            self._queues,
             self._world.clock,
             self._wall.now_ms,
         )
@@ -308,17 +314,8 @@ class Tree:
         self._at.frontdoor.put_nowait(TextsArrived(tuple(pieces)))
 
     def _refusing(self, write: Write) -> AutoGLMError | None:
-        if self._draining and not isinstance(write, CancelTasks):
-            return ServerUnavailable("the server is shutting down", retry_after=DRAIN_RETRY_S)
-        now = self._world.clock.monotonic()
-        if refusal := self.health.refusal(now):
-            return refusal
-        persister = self._core.children[0]
-        wait_s = persister.retry_after(now)
-        if wait_s is None:
-            return None
-        reason = f"the store is not available: {persister.last_error}"
-        return ServerUnavailable(reason, retry_after=wait_s)
+        now, persister = self._world.clock.monotonic(), self._core.children[0]
+        return refusal(write, now, self.health, persister, draining=self._draining)
 
     def _welcome(self, rid: int) -> Welcome:
         identity = self._identity

@@ -11,11 +11,13 @@ Importing this needs msgspec and anyio alone; the server lives in packages that 
 
 from autoglm.client import Client
 from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull, Failure
+from autoglm.degrade import QueueStatus
 from autoglm.drill import Drill, DrillReport
 from autoglm.errors import (
     AutoGLMError,
     ConfigError,
     Conflict,
+    EngineUnavailable,
     InvalidRequest,
     NotAllowed,
     NotFound,
@@ -60,6 +62,7 @@ __all__ = [
     "DeadLetterInFull",
     "Drill",
     "DrillReport",
+    "EngineUnavailable",
     "Event",
     "Failure",
     "Ids",
@@ -69,6 +72,7 @@ __all__ = [
     "NotFound",
     "Patience",
     "ProtocolError",
+    "QueueStatus",
     "Result",
     "Sampling",
     "ServerBusy",

@@ -18,7 +18,7 @@ from typing import NoReturn, cast
 
 import anyio
 
-from autoglm import __version__, argtypes, commands, dead, drilling, pruning
+from autoglm import __version__, argtypes, commands, dead, drilling, pruning, queues
 from autoglm.errors import AutoGLMError
 from autoglm.text import one_line
 from autoglm.types import PRIORITY_DEFAULT, PRIORITY_LEAST_URGENT, PRIORITY_MOST_URGENT, TaskState
@@ -93,7 +93,9 @@ def build_parser(extra: Iterable[Extra] = ()) -> Parser:
     add_command(subparsers, "top", "watch the server at work", _top)
     _add_events(subparsers)
     _add_prune(subparsers)
-    _add_dead(subparsers)
+    look = "look into tasks that failed for good, mend and retry them"
+    _add_actions(subparsers, "dead", look, dead.ACTIONS)
+    _add_actions(subparsers, "queue", "look at the queues and set them", queues.ACTIONS)
     _add_drill(subparsers)
     return parser
 
@@ -252,13 +254,18 @@ def _add_prune(subparsers: Subparsers[Parser]) -> None:
     )
 
 
-def _add_dead(subparsers: Subparsers[Parser]) -> None:
-    summary = "look into tasks that failed for good, mend and retry them"
+def _add_actions(
+    subparsers: Subparsers[Parser],
+    name: str,
+    summary: str,
+    all_actions: Iterable[dead.Action | queues.Action],
+) -> None:
+    """`autoglm NAME ACTION`."""
     parser = subparsers.add_parser(
-        "dead", help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False
+        name, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
-    for action in dead.ACTIONS:
+    for action in all_actions:
         action.options(add_command(actions, action.name, action.summary, _async(action.run)))
 
 

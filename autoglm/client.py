@@ -23,6 +23,7 @@ from autoglm.ids import Ids
 from autoglm.mapping import Mapping
 from autoglm.outcomes import accepted_task, result_of
 from autoglm.paths import places
+from autoglm.queueclient import QueueCalls
 from autoglm.retry import PATIENCE, Patience, Retry
 from autoglm.session import Session
 from autoglm.spec import Prompt, TaskOptions, size_bytes, task_spec
@@ -33,7 +34,7 @@ from autoglm.types import Answer, Event, Result, Status, Task, TaskSpec, TaskSta
 EVENTS_POLL_S = 0.2
 
 
-class Client:
+class Client(QueueCalls):
     """One connection to a server, shared by any number of concurrent calls.
 
         async with Client() as client:
@@ -94,7 +95,7 @@ class Client:
         """Hand in one task (a text, or messages); it is durable when this returns.
 
         Raises InvalidRequest, Conflict (the key is taken by other content), ServerBusy,
-        ServerUnavailable.
+        ServerUnavailable, and EngineUnavailable at once where the queue says so.
         """
         spec = self._spec(prompt, **options)
         reply = await self._session.call(wire.Submit(0, (spec,)), wire.Submitted)

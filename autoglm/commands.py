@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from autoglm.client import Client
+from autoglm.degrade import IN_WORDS
 from autoglm.errors import InvalidRequest, NotFound, UsageError
 from autoglm.ids import Ids
 from autoglm.outcomes import result_of
@@ -28,7 +29,7 @@ from autoglm.show import (
 )
 from autoglm.spec import TaskOptions
 from autoglm.text import one_line, printable
-from autoglm.types import Answer, to_json
+from autoglm.types import Answer, Task, to_json
 
 
 def client_of(arguments: argparse.Namespace) -> Client:
@@ -118,8 +119,10 @@ async def events(arguments: argparse.Namespace) -> int:
 
 async def _stream(client: Client, id: str, *, as_json: bool) -> int:
     """Print the answer as it comes. What a reset voids can't be taken back from a pipe: say so."""
+    unattempted = False
     try:
         async for chunk in client.follow(id):
+            unattempted = chunk.attempt == 0
             if as_json:
                 place = {"attempt": chunk.attempt, "offset": chunk.offset, "reset": chunk.reset}
                 _print_json({"text": chunk.text} | place)
@@ -131,9 +134,11 @@ async def _stream(client: Client, id: str, *, as_json: bool) -> int:
     finally:
         if not as_json:
             _print("")
-    if as_json:
+    if as_json or unattempted:
         answer = await client.answer(id)
-        _print_json(shown(answer.task, answer.result))
+        _say_degraded(answer.task)
+        if as_json:
+            _print_json(shown(answer.task, answer.result))
     return 0
 
 
@@ -142,9 +147,16 @@ def _finish(answer: Answer, *, as_json: bool) -> int:
     if as_json:
         _print_json(shown(answer.task, answer.result))
     result = result_of(answer)
+    _say_degraded(answer.task)
     if not as_json:
         _print(_for_reader(result.text))
     return 0
+
+
+def _say_degraded(task: Task) -> None:
+    """Whoever reads the text alone must know that no engine wrote it now."""
+    if task.degraded:
+        print(f"autoglm: {IN_WORDS[task.degraded]}", file=sys.stderr)
 
 
 def _text_of(arguments: argparse.Namespace) -> str:

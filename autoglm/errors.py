@@ -9,6 +9,7 @@
     │   ├── ServerBusy           full for now: `retry_after` says when to try again
     │   ├── NotAllowed           the server's configuration, or who one speaks for, forbids it
     │   ├── ServerUnavailable    shutting down, or a part of it restarts; `retry_after`
+    │   │   └── EngineUnavailable    no engine can serve, and the queue says not to wait for one
     │   ├── NotFound             no such task or job (or it is another tenant's)
     │   ├── Conflict             same key with other content; OUT belongs to another job
     │   └── ProtocolError        the other side does not speak this protocol version
@@ -71,6 +72,12 @@ class ServerUnavailable(ServerError):
 
 class NotAllowed(ServerError):
     code = "not_allowed"
+
+
+class EngineUnavailable(ServerUnavailable):
+    """`retry_after`: when an engine may be started next; None: one is being tried now."""
+
+    code = "engine_unavailable"
 
 
 class NotFound(ServerError):

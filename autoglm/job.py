@@ -32,8 +32,10 @@ from autoglm.types import Usage
 BATCH_LINES_MAX = 512
 BATCH_BYTES_MAX = 2 * 1024 * 1024
 PAGE_LINES = 512
-PATIENCE = Patience(window_s=60, busy_s=math.inf)
-"""A server may restart under a job; one that is full is waited for as long as it takes."""
+PATIENCE = Patience(window_s=60, busy_s=math.inf, engine_s=math.inf)
+"""A server may restart under a job; one that is full, or without an engine that can serve, is
+waited for as long as it takes.
+"""
 
 
 class JobOptions(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ def accepted_task(accepted: Accepted) -> Task:
         return accepted.task
     if accepted.error is None:
         raise ProtocolError("the server said neither yes nor no to a task")
-    raise from_code(accepted.error.code, accepted.error.message)
+    raise from_code(accepted.error.code, accepted.error.message, accepted.retry_after)
 
 
 def result_of(answer: Answer) -> Result:
@@ -27,7 +27,7 @@ def result_of(answer: Answer) -> Result:
     task, output = answer.task, answer.result
     if output is None:
         raise task_error(task)
-    return Result(output.text, output.finish_reason, output.usage, task)
+    return Result(output.text, output.finish_reason, output.usage, task, output.degraded)
 
 
 def task_error(task: Task) -> TaskError:

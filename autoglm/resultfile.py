@@ -50,7 +50,7 @@ def result_line(job: str, ended: JobLineEnded, task: Task, output: Output, model
     else:
         prefix, kind = "chatcmpl", "chat.completion"
         choice["message"] = {"role": "assistant", "content": output.text}
-    body = {
+    body: dict[str, Any] = {
         "id": f"{prefix}-{task.id}",
         "object": kind,
         "created": (task.finished_at or task.created_at) // 1000,
@@ -63,6 +63,8 @@ def result_line(job: str, ended: JobLineEnded, task: Task, output: Output, model
             "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         },
     }
+    if output.degraded is not None:
+        body["autoglm"] = {"degraded": output.degraded}
     line = {
         "id": f"{job}-{ended.line}",
         "custom_id": ended.custom_id,

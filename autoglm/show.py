@@ -12,6 +12,7 @@ from typing import TextIO
 
 import msgspec
 
+from autoglm.degrade import IN_WORDS, QueueStatus
 from autoglm.text import clock_time, in_words, one_line, printable
 from autoglm.types import (
     ActorStatus,
@@ -79,7 +80,7 @@ def task_line(task: Task, paint: Paint) -> str:
         task.priority,
         task.attempt,
         clock_time(task.created_at),
-        one_line(task.error.message, 60) if task.error else "",
+        one_line(task.error.message, 60) if task.error else _mark(task),
     )
     return paint(line.rstrip(), STATE_COLOURS.get(task.state))
 
@@ -127,6 +128,7 @@ def describe(answer: Answer, paint: Paint) -> str:
         "failures": str(task.failures) if task.failures else None,
         **{name: clock_time(at) if at else None for name, at in moments.items()},
         "error": f"{task.error.message} ({task.error.code})" if task.error else None,
+        "degraded": IN_WORDS.get(task.degraded or ""),
     }
     if task.started_at and task.finished_at:
         facts["took"] = in_words((task.finished_at - task.started_at) / 1000)
@@ -153,7 +155,7 @@ def describe_status(status: Status, paint: Paint, now_ms: int) -> str:
         "",
         *_task_counts(status, paint),
         "",
-        *_table(
+        *table(
             ("ENGINE", "STATE", "BREAKER", "RUNNING", "WAITING", "TOKENS/S", "ERROR"),
             map(_engine_cells, status.engines),
             paint,
@@ -166,7 +168,9 @@ def describe_status(status: Status, paint: Paint, now_ms: int) -> str:
         "",
         batches_line(status),
         "",
-        *_table(
+        *table(("QUEUE", "DEGRADE", "FROM"), map(_queue_cells, status.queues), paint),
+        "",
+        *table(
             ("ACTOR", "STATE", "BREAKER", "RESTARTS", "MAILBOX", "PROCESSED"),
             map(_actor_cells, status.actors),
             paint,
@@ -206,6 +210,14 @@ def _actor_cells(actor: ActorStatus) -> Sequence[str]:
     return (actor.name, actor.state, actor.breaker, *map(str, counts))
 
 
+def _mark(task: Task) -> str:
+    return f"degraded: {task.degraded}" if task.degraded else ""
+
+
+def _queue_cells(queue: QueueStatus) -> Sequence[str]:
+    return (queue.name, queue.degrade, queue.source)
+
+
 def _task_counts(status: Status, paint: Paint) -> Iterable[str]:
     for state in TaskState:
         count = status.tasks.get(state.value, 0)
@@ -213,7 +225,8 @@ def _task_counts(status: Status, paint: Paint) -> Iterable[str]:
         yield paint(line, STATE_COLOURS.get(state) if count else "dim")
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint) -> Iterable[str]:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint) -> Iterable[str]:
+    """Aligned lines."""
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     for number, row in enumerate([header, *cells]):

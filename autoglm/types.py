@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from autoglm.degrade import Degraded, QueueStatus
+
 
 class TaskState(StrEnum):
     """Where a task stands. `runtime.store.transitions` says which change may follow which."""
@@ -159,6 +161,8 @@ class Task(msgspec.Struct, frozen=True):
     deadline_at: int | None = None
     expires_at: int | None = None
     error: ErrorInfo | None = None
+    degraded: Degraded | None = None
+    """How it was answered without an engine; None: it was not."""
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -167,6 +171,8 @@ class Output(msgspec.Struct, frozen=True):
     text: str
     finish_reason: str
     usage: Usage
+    degraded: Degraded | None = None
+    """As its task says."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -183,6 +189,7 @@ class Result(msgspec.Struct, frozen=True):
     finish_reason: str
     usage: Usage
     task: Task
+    degraded: Degraded | None = None
 
 
 class Event(
@@ -274,6 +281,7 @@ class Status(msgspec.Struct, frozen=True):
     engines: tuple[EngineStatus, ...]
     actors: tuple[ActorStatus, ...]
     batches: BatchStatus
+    queues: tuple[QueueStatus, ...] = ()
 
 
 def to_json(value: Any) -> bytes:

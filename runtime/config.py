@@ -10,19 +10,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, cast
 
 import msgspec
 
 from autoglm.errors import ConfigError, UsageError
-from autoglm.text import duration_s
+from autoglm.text import duration_s, one_line
 from runtime.breaker import BreakerOptions
+from runtime.queueconfig import QueueConfig, TenantConfig, sections, with_built_in
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
-Weight = Annotated[float, msgspec.Meta(gt=0)]
+S = TypeVar("S", bound=msgspec.Struct)
 Rate = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -64,6 +65,11 @@ class EngineConfig(_Section, frozen=True):
     load_timeout_s: PositiveSeconds = 600
     simulated: SimulatedConfig = SimulatedConfig()
 
+    @property
+    def what(self) -> str:
+        """What an answer or a breaker is of: with another kind or model, it is another thing."""
+        return f"{self.kind} {self.model}"
+
 
 class BatchConfig(_Section, frozen=True):
     """`batch`: how the batcher merges new arrivals."""
@@ -80,32 +86,6 @@ class SchedulerConfig(_Section, frozen=True):
     """`mlfq`: shares of queues and tenants in tokens, in them by rank; `round_robin`: the same in
     tasks; `priority`: by rank alone; `fifo`: in order of submission.
     """
-
-
-class QueueConfig(_Section, frozen=True):
-    """`queues.NAME`: a share of the engines."""
-
-    weight: Weight = 1
-    """Its share of the tokens against that of other queues with work."""
-    max_running: Count | None = None
-    """Tasks of it that run at once; None: as many as there are slots."""
-
-
-QUEUES = {
-    "core": QueueConfig(weight=6),
-    "normal": QueueConfig(weight=3),
-    "background": QueueConfig(weight=1),
-}
-"""Those that are always there."""
-
-
-class TenantConfig(_Section, frozen=True):
-    """`tenants.NAME`: a share of each queue."""
-
-    weight: Weight = 1
-    """Its share of the tokens against that of other tenants with work."""
-    max_running: Count | None = None
-    """Tasks of it that run at once."""
 
 
 class RetryConfig(_Section, frozen=True):
@@ -167,13 +147,13 @@ class Config(_Section, frozen=True):
     engine: EngineConfig = EngineConfig()
     batch: BatchConfig = BatchConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
-    queues: dict[str, QueueConfig] = msgspec.field(default_factory=lambda: dict(QUEUES))
-    tenants: dict[str, TenantConfig] = {}
     retry: RetryConfig = RetryConfig()
     retention: RetentionConfig = RetentionConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     drills: bool = False
     """Whether the operator may rehearse failures on this server."""
+    queues: dict[str, QueueConfig] = msgspec.field(default_factory=lambda: with_built_in({}))
+    tenants: dict[str, TenantConfig] = {}
 
 
 _NOT_YAML = (
@@ -198,11 +178,19 @@ def load(file: Path | None = None, settings: Iterable[str] = ()) -> Config:
     for setting in settings:
         _set(tree, setting)
     _refuse_unknown(tree, Config, "")
+    for name, kind in (("queues", QueueConfig), ("tenants", TenantConfig)):
+        for path, section in sections(name, tree.get(name)).items():
+            _refuse_unknown(section, kind, path)
+            _convert(section, kind, path)
+    config = _convert(tree, Config)
+    return msgspec.structs.replace(config, queues=with_built_in(config.queues))
+
+
+def _convert(tree: Mapping[str, Any], section: type[S], path: str = "") -> S:
     try:
-        config = msgspec.convert(tree, Config, strict=False, dec_hook=_decode)
+        return msgspec.convert(tree, section, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"configuration: {_readable(str(error))}") from None
-    return msgspec.structs.replace(config, queues={**QUEUES, **config.queues})
+        raise ConfigError(f"configuration: {path}{_readable(str(error))}") from None
 
 
 def _decode(kind: type, value: object) -> object:
@@ -258,21 +246,8 @@ def _refuse_unknown(tree: Mapping[str, Any], section: type[msgspec.Struct], path
         if key not in fields:
             raise ConfigError(_unknown(name, str(key), fields))
         kind = fields[key].type
-        if not isinstance(value, dict):
-            continue
-        branch = cast("dict[str, Any]", value)
-        if _is_section(kind):
-            _refuse_unknown(branch, kind, f"{name}.")
-        elif get_origin(kind) is dict:
-            _refuse_unknown_in_each(branch, get_args(kind)[1], name)
-
-
-def _refuse_unknown_in_each(
-    sections: Mapping[str, Any], kind: type[msgspec.Struct], path: str
-) -> None:
-    for name, value in sections.items():
-        if isinstance(value, dict):
-            _refuse_unknown(cast("dict[str, Any]", value), kind, f"{path}.{name}.")
+        if _is_section(kind) and isinstance(value, dict):
+            _refuse_unknown(cast("dict[str, Any]", value), kind, f"{name}.")
 
 
 def _is_section(kind: object) -> TypeGuard[type[msgspec.Struct]]:
@@ -287,7 +262,7 @@ def _unknown(name: str, key: str, fields: Iterable[str]) -> str:
     hint = (
         f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(sorted(fields))}"
     )
-    return f"unknown configuration key {name}; {hint}"
+    return f"unknown configuration key {one_line(name, 80)}; {hint}"
 
 
 def _readable(message: str) -> str:

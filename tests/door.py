@@ -19,11 +19,13 @@ from actors.connection import Connection
 from actors.frontdoor import Frontdoor
 from actors.messages import Ask, Commit, GetStatus, Refused, TasksEnded
 from actors.policy.rank import ranker
+from actors.queues import Queues
 from actors.requests import Requests
 from autoglm import wire
 from autoglm.errors import AutoGLMError, ProtocolError
 from autoglm.ids import Ids
 from runtime.mailbox import Bell, Mailbox, Signal
+from runtime.queueconfig import with_built_in
 from runtime.store.protocol import OpenJob, StoreError, Write
 from runtime.store.sqlite import answer, transact
 from runtime.store.transaction import Counters
@@ -94,9 +96,10 @@ class Door:
         persister: Mailbox[Commit] = Mailbox(16)
         reader: Mailbox[Ask] = Mailbox(16)
         monitor: Mailbox[GetStatus] = Mailbox(16)
+        clock = _StillClock()
         frontdoor = Frontdoor(
             *(box, Signal(Bell()), _nobody, persister, reader, monitor, _welcome),
-            *(_taken, self._ids, _StillClock()),
+            *(_taken, self._ids, Queues(with_built_in({}), "none", (), clock), clock),
         )
         connection = Heard(frontdoor.requests)
         ended = None

@@ -63,6 +63,9 @@ REQUESTS: tuple[wire.Request, ...] = (
     wire.GetDrill(24, "3" * 26, end=True),
     wire.TakeCensus(25, 1, 2, 3, 4),
     wire.EditDead(22, "2" * 26, 1, Content(_SPEC.messages, None, _SPEC.sampling)),
+    wire.ListQueues(23),
+    wire.SetQueue(24, "normal", "default", "text"),
+    wire.SetQueue(25, "core", reset=True),
 )
 HELLO = wire.encode_frame(wire.Hello(1))
 

@@ -14,6 +14,7 @@ from autoglm.errors import InvalidRequest
 from autoglm.spec import AFTER_MAX, NAME_CHARS_MAX, STOPS_MAX, TIME_MS_MAX
 from autoglm.types import ErrorInfo, Message, Sampling, TaskSpec
 from autoglm.wire import TASKS_PER_SUBMIT_MAX, JobLine
+from runtime.queueconfig import QUEUES
 
 ID = "0" * 26
 
@@ -27,11 +28,26 @@ def sampling(**changes: Any) -> TaskSpec:
 
 
 def test_a_plain_task_is_taken_as_it_is() -> None:
-    assert check_task(spec(), None) == spec()
+    assert check_task(spec(), None, QUEUES) == spec()
 
 
 def test_a_bound_connection_makes_every_task_its_tenants() -> None:
-    assert check_task(spec(tenant="other"), "mine").tenant == "mine"
+    assert check_task(spec(tenant="other"), "mine", QUEUES).tenant == "mine"
+
+
+@pytest.mark.parametrize(
+    ("queue", "said"),
+    [
+        ("bakground", "no queue 'bakground'; did you mean background?"),
+        ("x\n", "no queue 'x'; there are: core, normal, background"),
+    ],
+)
+def test_a_queue_that_nobody_made_is_refused_with_the_nearest_one(queue: str, said: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        check_task(spec(queue=queue), None, QUEUES)
+    assert str(refusal.value) == said
+    (line,) = check_lines([JobLine(1, task=spec(queue=queue))], None, QUEUES)
+    assert line.error == ErrorInfo("invalid_request", said)
 
 
 @pytest.mark.parametrize(
@@ -74,11 +90,11 @@ def test_a_bound_connection_makes_every_task_its_tenants() -> None:
 )
 def test_what_is_wrong_is_named(task: TaskSpec, named: str) -> None:
     with pytest.raises(InvalidRequest, match=named):
-        check_task(task, None)
+        check_task(task, None, QUEUES)
 
 
 def test_a_bad_line_becomes_a_failed_one() -> None:
-    (checked,) = check_lines([JobLine(7, "custom", task=spec(priority=10))], None)
+    (checked,) = check_lines([JobLine(7, "custom", task=spec(priority=10))], None, QUEUES)
     assert (checked.line, checked.custom_id, checked.task) == (7, "custom", None)
     assert checked.error is not None
     assert checked.error.code == "invalid_request"
@@ -86,7 +102,7 @@ def test_a_bad_line_becomes_a_failed_one() -> None:
 
 def test_a_line_that_failed_before_stays_as_it_is() -> None:
     line = JobLine(7, error=ErrorInfo("bad_json", "no"))
-    assert check_lines([line], None) == (line,)
+    assert check_lines([line], None, QUEUES) == (line,)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +113,7 @@ def test_lines_that_are_not_numbered_upwards_or_are_too_many_are_refused(
     numbers: list[int],
 ) -> None:
     with pytest.raises(InvalidRequest, match="line"):
-        check_lines([JobLine(number) for number in numbers], None)
+        check_lines([JobLine(number) for number in numbers], None, QUEUES)
 
 
 NUMBERS = st.none() | st.integers(-(2**63), 2**64 - 1)
@@ -131,7 +147,7 @@ FLOATS = st.none() | st.floats()
 )
 def test_every_task_is_taken_or_refused_with_a_sentence(task: TaskSpec, tenant: str | None) -> None:
     try:
-        taken = check_task(task, tenant)
+        taken = check_task(task, tenant, QUEUES)
     except InvalidRequest:
         return
     else:

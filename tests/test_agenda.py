@@ -15,7 +15,8 @@ from actors.policy.backlog import Reading
 from actors.policy.rules import ConfiguredRules
 from actors.policy.running import INPUT_WEIGHT, OUTPUT_WEIGHT
 from autoglm.types import Usage
-from runtime.config import Config, QueueConfig, TenantConfig
+from runtime.config import Config
+from runtime.queueconfig import QueueConfig, TenantConfig
 from runtime.store.protocol import Key, Lane, Left, Schedule
 
 POLICIES = ("mlfq", "round_robin", "priority", "fifo")

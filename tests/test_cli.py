@@ -23,6 +23,7 @@ COMMANDS: dict[str, list[str]] = {
     "prune": ["--older-than", "30d"],
     "dead": ["list"],
     "drill": ["kill-engine"],
+    "queue": ["list"],
 }
 
 

@@ -73,10 +73,16 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
         ("retention.events=-1", "retention.events: a duration of -1 is out of range"),
         ("retention.events=true", "retention.events: expected a duration"),
         ("retention.evnets=1d", "did you mean retention.events?"),
-        ("queues.x=1", "queues[...]: expected"),
-        ("queues.normal.wieght=1", "did you mean queues.normal.weight?"),
-        ("queues.normal.weight=0", "queues[...].weight: expected"),
-        ("tenants.a.max_running=0", "tenants[...].max_running: expected"),
+        ("queues.x=1", "queues.x: expected a section"),
+        ("queues=1", "queues: expected"),
+        ("queues.x.max_wait=2", "queues.x.max_wait is not available in this version yet"),
+        ("queues.normal.weight=0", "queues.normal.weight: expected"),
+        ("tenants.a.wieght=1", "did you mean tenants.a.weight?"),
+        ("tenants.a.max_running=0", "tenants.a.max_running: expected"),
+        ("queues.x.degarde=queue", "did you mean queues.x.degrade?"),
+        ("queues.x.degrade=often", "queues.x.degrade: invalid"),
+        ("queues.normal.degrade=default", "queues.normal.default_text is missing"),
+        ("queues={'': {}}", "a name has from 1 to 200 characters"),
         ("scheduler.policy=best", "scheduler.policy: invalid"),
     ],
 )
@@ -91,6 +97,7 @@ def test_a_wrong_setting_is_named(setting: str, said: str) -> None:
         ("{a: [", "is not YAML"),
         ("engine: {model: [1]}", "engine.model: expected"),
         ("1: 2", "unknown configuration key 1"),
+        ('engine: {"a\\n": 1}', "unknown configuration key engine.a; known here"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, said: str) -> None:
@@ -129,3 +136,15 @@ def test_any_text_is_a_setting_or_refused_in_one_line(text: str) -> None:
     except ConfigError as error:
         said = str(error)
     assert said
+
+
+def test_three_queues_are_there_without_being_configured_and_others_beside_them() -> None:
+    assert list(load().queues) == ["core", "normal", "background"]
+    assert load() == Config()
+    config = load(settings=["queues.mine.degrade=cached", "queues.core.degrade=fail_fast"])
+    assert {name: queue.degrade for name, queue in config.queues.items()} == {
+        "core": "fail_fast",
+        "normal": "queue",
+        "background": "queue",
+        "mine": "cached",
+    }

@@ -10,11 +10,13 @@ import pytest
 
 from actors.frontdoor import Frontdoor
 from actors.messages import Ask, Commit, GetStatus, Refused, TasksEnded, TextsArrived
+from actors.queues import Queues
 from autoglm import wire
 from autoglm.errors import AutoGLMError
 from autoglm.types import Answer, Output, Task, TaskSpec, TaskState, Usage
 from model.engine import Progress
 from runtime.mailbox import ActorDied, Mailbox, Signal
+from runtime.queueconfig import with_built_in
 from runtime.store import protocol as p
 from runtime.supervision import describe
 from tests.simulation.loop import VirtualClock, run_virtually
@@ -64,6 +66,7 @@ class Stage:
             wire.Welcome,
             lambda _: self.refusal,
             universe.ids("server"),
+            Queues(with_built_in({}), "none", (), universe.clock),
             universe.clock,
         )
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from autoglm.errors import ServerBusy, ServerUnavailable
-from autoglm.retry import Patience, Retry
+from autoglm.errors import EngineUnavailable, ServerBusy, ServerUnavailable
+from autoglm.retry import LOOK_AGAIN_S, Patience, Retry
 
 AWAY = ServerUnavailable("away")
 
@@ -69,3 +69,32 @@ async def test_a_server_that_is_full_is_waited_for_as_long_as_was_said() -> None
     for _ in range(100):
         await call.retry.pause(ServerBusy("full", retry_after=60))
     assert sum(call.pauses) == 6000
+
+
+NO_ENGINE = EngineUnavailable("no engine", retry_after=20.0)
+
+
+async def test_that_no_engine_can_serve_is_said_at_once_to_who_does_not_wait() -> None:
+    call = Call(Patience(window_s=100))
+    with pytest.raises(EngineUnavailable):
+        await call.retry.pause(NO_ENGINE)
+    assert call.pauses == []
+
+
+async def test_who_waits_for_an_engine_waits_as_long_as_it_takes() -> None:
+    call = Call(Patience(window_s=10, engine_s=math.inf, first_s=1, cap_s=2))
+    for _ in range(100):
+        await call.retry.pause(NO_ENGINE)
+    for _ in range(3):
+        await call.retry.pause(EngineUnavailable("one is being tried"))
+    assert call.pauses == [LOOK_AGAIN_S] * 100 + [2, 2, 2]
+
+
+async def test_what_was_waited_out_takes_nothing_from_the_patience_with_other_trouble() -> None:
+    call = Call(Patience(window_s=10, busy_s=math.inf, first_s=1, cap_s=1))
+    for _ in range(50):
+        await call.retry.pause(ServerBusy("full"))
+    for _ in range(10):
+        await call.retry.pause(AWAY)
+    with pytest.raises(ServerUnavailable):
+        await call.retry.pause(AWAY)

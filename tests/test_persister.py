@@ -11,9 +11,11 @@ import pytest
 
 from actors.messages import Commit, Refused, TasksEnded, TasksMoved, TasksStopped
 from actors.persister import Outlets, Persister
+from actors.queues import Queues
 from autoglm.errors import NotFound, ServerError
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
 from runtime.mailbox import ActorDied, Answered, Bell, Mailbox, Signal
+from runtime.queueconfig import with_built_in
 from runtime.store import protocol as p
 from runtime.store.health import Health
 from runtime.supervision import describe
@@ -82,7 +84,7 @@ class Stage:
     async def run(self) -> None:
         self.persister = Persister(
             *(self.engine_lane, self.intake, self.store, self.outlets, self.health),
-            *(self.clock, self.clock.wall_ms),
+            *(Queues(with_built_in({}), "none", (), self.clock), self.clock, self.clock.wall_ms),
         )
         await self.persister.run(lambda: None)
 

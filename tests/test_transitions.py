@@ -24,8 +24,11 @@ def test_whatever_has_not_ended_can_be_cancelled_and_can_expire(state: S) -> Non
 
 
 def test_only_a_running_task_succeeds_fails_or_dies() -> None:
-    for after in (S.SUCCEEDED, S.RETRYING, S.DEAD):
+    for after in (S.RETRYING, S.DEAD):
         assert {before for before, to in LEGAL if to is after} == {S.RUNNING}
+    answered_without_an_engine = S.PENDING
+    succeeding = {before for before, to in LEGAL if to is S.SUCCEEDED}
+    assert succeeding == {S.RUNNING, answered_without_an_engine}
 
 
 def test_only_a_pending_task_is_claimed() -> None:

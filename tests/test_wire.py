@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from autoglm import wire
 from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull, Failure
+from autoglm.degrade import QueueStatus
 from autoglm.drill import Census, Drill, DrillPlan
 from autoglm.errors import AutoGLMError, ProtocolError, ServerBusy, from_code
 from autoglm.types import (
@@ -41,7 +42,7 @@ SPEC = TaskSpec(
     sampling=Sampling(seed=-1, stop=("a",)),
     after=("b",),
 )
-ANSWER = Answer(TASK, Output("text", "stop", Usage(1, 2, 3)))
+ANSWER = Answer(TASK, Output("text", "stop", Usage(1, 2, 3), "cached"))
 STATUS = Status(
     ServerStatus("0", 1, 2, "running", "simulated", "tiny", "/data"),
     {"pending": 3},
@@ -65,6 +66,8 @@ REQUESTS: list[wire.Request] = [
     wire.ListTasks(5, (TaskState.DEAD,), "t", "j", 7, 8),
     wire.Cancel(6, ("a", "b"), "job", 500),
     wire.GetStatus(7),
+    wire.ListQueues(7),
+    wire.SetQueue(8, "core", "default", "text", reset=True),
     wire.GetEvents(8, 9, "id", 10),
     wire.Prune(10, 1000, (7, 8)),
     wire.ListDead(11, "t", "poison", 7, 8),
@@ -80,7 +83,9 @@ REQUESTS: list[wire.Request] = [
 ]
 REPLIES: list[wire.Reply] = [
     wire.Welcome(1, "0.1", engine="vllm", model="m"),
-    wire.Submitted(2, (wire.Accepted(TASK), wire.Accepted(error=ErrorInfo("a", "b")))),
+    wire.Submitted(
+        2, (wire.Accepted(TASK), wire.Accepted(error=ErrorInfo("a", "b"), retry_after=0.5))
+    ),
     wire.AnswerReply(3, ANSWER),
     wire.Chunk(4, "id", 2, 3, "text"),
     wire.TaskPage(5, (TASK,), 6),
@@ -96,6 +101,7 @@ REPLIES: list[wire.Reply] = [
         ),
     ),
     wire.StatusReply(7, STATUS),
+    wire.QueuesReply(7, (QueueStatus("core", "default", "live", "text"),)),
     wire.EventPage(8, (Event(1, "id", "t", None, TaskState.PENDING, 0, 5, 0),), 1, more=True),
     wire.Pruned(10, 3, 2, 9, 1, (8, 9)),
     wire.JobOpened(9, "job", 5, sealed=True, resumed=True),

@@ -6,7 +6,7 @@ so a write that fails afterwards is the disk's fault or ours, never the client's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -15,6 +15,7 @@ from autoglm.ids import ID_LENGTH
 from autoglm.spec import check
 from autoglm.types import ErrorInfo, TaskSpec
 from autoglm.wire import TASKS_PER_SUBMIT_MAX, JobLine
+from runtime.queueconfig import check_known
 
 STORED_MAX = 2**63 - 1
 """The largest number that the store takes."""
@@ -22,8 +23,9 @@ LINE_MAX = 2**53
 """No file has so many lines."""
 
 
-def check_task(spec: TaskSpec, tenant: str | None) -> TaskSpec:
-    """The task as it is to be stored, for `tenant` if the connection is bound to one.
+def check_task(spec: TaskSpec, tenant: str | None, queues: Collection[str]) -> TaskSpec:
+    """The task as it is to be stored, for `tenant` if the connection is bound to one; `queues` are
+    those there are.
 
     Raises InvalidRequest naming the field and saying what it should be.
     """
@@ -32,6 +34,7 @@ def check_task(spec: TaskSpec, tenant: str | None) -> TaskSpec:
     if bool(spec.messages) == (spec.prompt is not None):
         raise InvalidRequest("a task has either messages or a prompt")
     check(spec)
+    check_known(spec.queue, queues)
     if tenant is not None and spec.tenant != tenant:
         return msgspec.structs.replace(spec, tenant=tenant)
     return spec
@@ -48,7 +51,9 @@ def stored(cursor: int) -> int:
     return min(max(0, cursor), STORED_MAX)
 
 
-def check_lines(lines: Sequence[JobLine], tenant: str | None) -> tuple[JobLine, ...]:
+def check_lines(
+    lines: Sequence[JobLine], tenant: str | None, queues: Collection[str]
+) -> tuple[JobLine, ...]:
     """The lines as they are to be stored: a line that is no task is one that failed.
 
     Raises InvalidRequest when they are too many, or not numbered upwards from 1.
@@ -59,14 +64,14 @@ def check_lines(lines: Sequence[JobLine], tenant: str | None) -> tuple[JobLine, 
         if not before < line.line <= LINE_MAX:
             raise InvalidRequest(f"line {line.line} after line {before}: not numbered upwards")
         before = line.line
-    return tuple(_checked(line, tenant) for line in lines)
+    return tuple(_checked(line, tenant, queues) for line in lines)
 
 
-def _checked(line: JobLine, tenant: str | None) -> JobLine:
+def _checked(line: JobLine, tenant: str | None, queues: Collection[str]) -> JobLine:
     if line.task is None:
         return line
     try:
-        return msgspec.structs.replace(line, task=check_task(line.task, tenant))
+        return msgspec.structs.replace(line, task=check_task(line.task, tenant, queues))
     except InvalidRequest as error:
         info = ErrorInfo(error.code, str(error))
         return msgspec.structs.replace(line, task=None, error=info)

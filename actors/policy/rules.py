@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from runtime.config import Config, QueueConfig, TenantConfig
+from runtime.config import Config
+from runtime.queueconfig import QueueConfig, TenantConfig
 
 _PLAIN_QUEUE = QueueConfig()
 _PLAIN_TENANT = TenantConfig()
@@ -16,7 +17,7 @@ class ConfiguredRules:
         self._tenants = config.tenants
 
     def queue_weight(self, queue: str) -> float:
-        return self._queues.get(queue, _PLAIN_QUEUE).weight
+        return self._queues.get(queue, _PLAIN_QUEUE).weight or 1.0
 
     def queue_cap(self, queue: str) -> int | None:
         return self._queues.get(queue, _PLAIN_QUEUE).max_running

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from autoglm.deadletter import DeadLetter, DeadLetterInFull
+from autoglm.degrade import QueueStatus
 from autoglm.errors import AutoGLMError
 from autoglm.types import Answer, ErrorInfo, Event, Status, Task
 from autoglm.wire.base import PROTOCOL_VERSION, Message
@@ -29,6 +30,8 @@ class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
     task: Task | None = None
     duplicate: bool = False
     error: ErrorInfo | None = None
+    retry_after: float | None = None
+    """Seconds after which handing it in again is worth it, where `error` is of the moment."""
 
 
 class Submitted(Message, frozen=True, tag="submitted"):
@@ -77,6 +80,10 @@ class DeadPage(Message, frozen=True, tag="dead_letters"):
 
 class DeadReply(Message, frozen=True, tag="dead_letter"):
     letter: DeadLetterInFull | None = None
+
+
+class QueuesReply(Message, frozen=True, tag="queues_are"):
+    queues: tuple[QueueStatus, ...] = ()
 
 
 class StatusReply(Message, frozen=True, tag="status_is"):
@@ -149,6 +156,7 @@ Reply = (
     | Cancelled
     | DeadPage
     | DeadReply
+    | QueuesReply
     | StatusReply
     | EventPage
     | Pruned

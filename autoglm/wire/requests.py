@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from autoglm.deadletter import Content
+from autoglm.degrade import Degrade
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
 from autoglm.wire.base import LIST_MAX, PAGE_MAX, PROTOCOL_VERSION, Message
 from autoglm.wire.drills import BeginDrill, GetDrill, TakeCensus
@@ -80,6 +81,22 @@ class Cancel(Message, frozen=True, tag="cancel"):
 
 class GetStatus(Message, frozen=True, tag="status"):
     pass
+
+
+class ListQueues(Message, frozen=True, tag="queues"):
+    """Every queue there is. Answered by `queues_are`."""
+
+
+class SetQueue(Message, frozen=True, tag="set_queue"):
+    """Change what queue `name` does while no engine can serve, or, with `reset`, go back to the
+    configuration; it outlives the server. For the operator. Answered by `queues_are`, of this one.
+    """
+
+    name: str = ""
+    degrade: Degrade | None = None
+    default_text: str | None = None
+    """None: the one there is."""
+    reset: bool = False
 
 
 class GetEvents(Message, frozen=True, tag="events"):
@@ -195,6 +212,8 @@ Request = (
     | ListTasks
     | Cancel
     | GetStatus
+    | ListQueues
+    | SetQueue
     | GetEvents
     | Prune
     | ListDead

@@ -3,6 +3,8 @@
     cancel   the open tasks of a job whose output was started over with --fresh
     remove   the lines and tasks of a job that was pruned
 
+and, with a row of its own, what a queue that answers with earlier results has yet to look at.
+
 A row of `chore` is the promise that it will be done, whoever dies meanwhile. Until then nobody
 may notice the difference: a key that such a job's task still holds is free for the asking.
 """
@@ -10,6 +12,7 @@ may notice the difference: a key that such a job's task still holds is free for 
 from __future__ import annotations
 
 from autoglm.types import TaskSpec
+from runtime.store import same
 from runtime.store.endings import cancel_slice
 from runtime.store.protocol import DoChore
 from runtime.store.pruning import SLICE_TASKS, Tally, remove_jobs
@@ -31,7 +34,7 @@ def do_chore(tx: Transaction, _write: DoChore) -> bool:
     room = remove_jobs(tx, SLICE_TASKS, Tally())
     if room < SLICE_TASKS:
         tx.keep_counters()
-    return room == 0
+    return room == 0 or same.catch_up(tx)
 
 
 def cancel_later(tx: Transaction, job: str) -> None:

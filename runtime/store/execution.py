@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from autoglm.types import Answer, ErrorInfo, Task, TaskState
+from runtime.store import same
 from runtime.store.endings import Ended, tell_ends
 from runtime.store.protocol import ClaimedTask, ClaimTasks, Outcome, PutBack, RecordOutcomes
 from runtime.store.transaction import (
@@ -154,6 +155,7 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
             tx.ready(row.queue, row.tenant, row.rank, row.seq)
     execute_rows(tx.cx, _RECORD, updates)
     execute_rows(tx.cx, "INSERT INTO result {rows}", results)
+    same.remember(tx, results)
     execute_rows(tx.cx, "INSERT INTO failure {rows}", failures)
     tell_ends(tx, ends)
     return len(updates)

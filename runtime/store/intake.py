@@ -7,28 +7,18 @@ content is the same task; with other content it is a conflict and nothing is sto
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
-
-from msgspec import json
 
 from autoglm.errors import Conflict, NotFound
-from autoglm.types import ErrorInfo, Task, TaskSpec, TaskState
+from autoglm.types import Task, TaskSpec, TaskState
 from autoglm.wire import Accepted, JobLine
-from runtime.store.chores import cancel_later, free_key
+from runtime.store.chores import cancel_later
+from runtime.store.content import body_of
+from runtime.store.degraded import Stored, answer, refuse_lines, refused
 from runtime.store.endings import end_lines
+from runtime.store.known import known_as, names_taken, upstream_of
 from runtime.store.protocol import InsertLines, InsertTasks, JobOpening, OpenJob
-from runtime.store.transaction import (
-    TASK_COLUMNS,
-    Payload,
-    Transaction,
-    all_rows,
-    error_text,
-    execute_rows,
-    task_of,
-)
-
-_encode = json.Encoder().encode
-_decode = json.Decoder(Payload).decode
+from runtime.store.standin import StandIns
+from runtime.store.transaction import Transaction, error_text, execute_rows
 
 _INSERT_TASKS = """
 INSERT INTO task (seq, id, state, rank, last_event, tenant, queue, priority, kind, key, job,
@@ -38,7 +28,9 @@ INSERT INTO task (seq, id, state, rank, last_event, tenant, queue, priority, kin
 
 
 def insert_tasks(tx: Transaction, writes: Sequence[InsertTasks]) -> list[tuple[Accepted, ...]]:
-    stored = iter(_insert(tx, [spec for write in writes for spec in write.tasks], None))
+    """`writes` stand together in one commit, so the same stands in for the engines in all."""
+    specs = [spec for write in writes for spec in write.tasks]
+    stored = iter(_insert(tx, specs, None, writes[0].standins))
     return [tuple(next(stored).accepted for _ in write.tasks) for write in writes]
 
 
@@ -83,7 +75,8 @@ def insert_lines(tx: Transaction, write: InsertLines) -> int:
         if line.line > submitted:
             fresh.append(line)
             submitted = line.line
-    _insert_lines(tx, write.job, fresh)
+    refuse_lines(fresh, write.standins)
+    _insert_lines(tx, write.job, fresh, write.standins)
     tx.cx.execute(
         "UPDATE job SET submitted = ?, lines = lines + ?, sealed = max(sealed, ?) WHERE id = ?",
         (submitted, len(fresh), tx.now_ms if write.last else 0, write.job),
@@ -93,9 +86,9 @@ def insert_lines(tx: Transaction, write: InsertLines) -> int:
     return submitted
 
 
-def _insert_lines(tx: Transaction, job: str, lines: Sequence[JobLine]) -> None:
+def _insert_lines(tx: Transaction, job: str, lines: Sequence[JobLine], standins: StandIns) -> None:
     specs = [line.task for line in lines if line.task is not None and line.error is None]
-    stored = iter(_insert(tx, specs, job))
+    stored = iter(_insert(tx, specs, job, standins))
     rows: list[tuple[object, ...]] = []
     ended: list[int] = []
     for line in lines:
@@ -115,59 +108,56 @@ def _insert_lines(tx: Transaction, job: str, lines: Sequence[JobLine]) -> None:
     end_lines(tx, job, ended)
 
 
-class _Stored(NamedTuple):
-    """What became of a task that was handed in, and its number if it is in the store."""
-
-    accepted: Accepted
-    seq: int | None = None
-
-
-def _insert(tx: Transaction, specs: Iterable[TaskSpec], job: str | None) -> list[_Stored]:
+def _insert(
+    tx: Transaction, specs: Iterable[TaskSpec], job: str | None, standins: StandIns
+) -> list[Stored]:
     """Store the tasks, in order: each sees those before it."""
-    stored: list[_Stored] = []
+    stored: list[Stored] = []
     together: list[TaskSpec] = []
     names: set[object] = set()
     for spec in specs:
         mine = {spec.id, (spec.tenant, spec.key)} if spec.key is not None else {spec.id}
         if spec.after or not names.isdisjoint(mine):
-            stored += _insert_together(tx, together, job)
+            stored += _insert_together(tx, together, job, standins)
             together, names = [], set()
         if spec.after:
-            stored.append(_insert_after(tx, spec, job))
+            stored.append(_insert_after(tx, spec, job, standins))
         else:
             together.append(spec)
             names |= mine
-    return stored + _insert_together(tx, together, job)
+    return stored + _insert_together(tx, together, job, standins)
 
 
-def _insert_together(tx: Transaction, specs: Sequence[TaskSpec], job: str | None) -> list[_Stored]:
+def _insert_together(
+    tx: Transaction, specs: Sequence[TaskSpec], job: str | None, standins: StandIns
+) -> list[Stored]:
     """Store tasks that have nothing to do with each other."""
     if not specs:
         return []
-    bodies = [_body(spec) for spec in specs]
-    taken = _names_taken(tx, specs)
+    bodies = [body_of(spec) for spec in specs]
+    taken = names_taken(tx, specs)
     known = {
         place: found
         for place, spec in enumerate(specs)
         if (spec.id in taken or (spec.tenant, spec.key) in taken)
-        and (found := _known(tx, spec, bodies[place])) is not None
+        and (found := known_as(tx, spec, bodies[place])) is not None
     }
     new = [each for place, each in enumerate(zip(specs, bodies, strict=True)) if place not in known]
-    stored = iter(_insert_new(tx, new, TaskState.PENDING, job))
+    stored = iter(_insert_new(tx, new, TaskState.PENDING, job, standins))
     return [known[place] if place in known else next(stored) for place in range(len(specs))]
 
 
-def _insert_after(tx: Transaction, spec: TaskSpec, job: str | None) -> _Stored:
+def _insert_after(tx: Transaction, spec: TaskSpec, job: str | None, standins: StandIns) -> Stored:
     """Store a task that comes after others."""
-    body = _body(spec)
-    known = _known(tx, spec, body)
+    body = body_of(spec)
+    known = known_as(tx, spec, body)
     if known is not None:
         return known
-    upstream, refusal = _upstream(tx, spec)
+    upstream, refusal = upstream_of(tx, spec)
     if refusal is not None:
-        return _Stored(Accepted(error=refusal))
+        return Stored(Accepted(error=refusal))
     state = TaskState.BLOCKED if upstream else TaskState.PENDING
-    (stored,) = _insert_new(tx, [(spec, body)], state, job)
+    (stored,) = _insert_new(tx, [(spec, body)], state, job, standins)
     for other in upstream:
         tx.cx.execute("INSERT OR IGNORE INTO blocker VALUES (?, ?)", (other, stored.seq))
         tx.cx.execute("UPDATE task SET shared = 1 WHERE seq = ?", (other,))
@@ -175,14 +165,22 @@ def _insert_after(tx: Transaction, spec: TaskSpec, job: str | None) -> _Stored:
 
 
 def _insert_new(
-    tx: Transaction, new: Sequence[tuple[TaskSpec, str]], state: TaskState, job: str | None
-) -> list[_Stored]:
+    tx: Transaction,
+    new: Sequence[tuple[TaskSpec, str]],
+    state: TaskState,
+    job: str | None,
+    standins: StandIns,
+) -> list[Stored]:
     """Store tasks, each with its body, that are not known by id or key."""
     at, shared = tx.logical_ms, int(job is not None)
-    stored: list[_Stored] = []
+    instead: StandIns = standins if state is TaskState.PENDING else {}  # who is blocked waits
+    stored: list[Stored] = []
     rows: list[tuple[object, ...]] = []
     payloads: list[tuple[object, ...]] = []
     for spec, body in new:
+        if instead and (refusal := refused(spec, instead)) is not None:
+            stored.append(refusal)
+            continue
         seq, rank, expires_at = tx.new_task(), tx.rank_of(spec, at), spec.expires_at
         event = tx.move(seq, None, state, 0, None)
         rows.append(
@@ -203,95 +201,7 @@ def _insert_new(
             deadline_at=spec.deadline_at,
             expires_at=expires_at,
         )
-        stored.append(_Stored(Accepted(task), seq))
+        stored.append(Stored(Accepted(task), seq))
     execute_rows(tx.cx, _INSERT_TASKS, rows)
     execute_rows(tx.cx, "INSERT INTO payload {rows}", payloads)
-    return stored
-
-
-def _body(spec: TaskSpec) -> str:
-    limits = (spec.max_attempts, spec.attempt_timeout_s)
-    return _encode(Payload(spec.messages, spec.prompt, spec.sampling, *limits)).decode()
-
-
-def _same_content(body: str, other: str) -> bool:
-    """Whether two payloads ask for the same, whatever limits their attempts have."""
-    if body == other:
-        return True
-    one, two = _decode(body), _decode(other)
-    return (one.messages, one.prompt, one.sampling) == (two.messages, two.prompt, two.sampling)
-
-
-def _names_taken(tx: Transaction, specs: Sequence[TaskSpec]) -> set[object]:
-    """Of their ids and `(tenant, key)` pairs, those that a task in the store has."""
-    ids = _encode([spec.id for spec in specs]).decode()
-    found: set[object] = set(
-        json.decode(
-            all_rows(
-                tx.cx,
-                "SELECT json_group_array(t.id) FROM json_each(?) given"
-                " CROSS JOIN task t ON t.id = given.value",
-                (ids,),
-            )
-        )
-    )
-    pairs = [(spec.tenant, spec.key) for spec in specs if spec.key is not None]
-    if pairs:
-        rows = all_rows(
-            tx.cx,
-            "SELECT json_group_array(json_array(t.tenant, t.key)) FROM json_each(?) given"
-            " CROSS JOIN task t ON t.tenant = given.value ->> 0 AND t.key = given.value ->> 1",
-            (_encode(pairs).decode(),),
-        )
-        found.update((tenant, key) for tenant, key in json.decode(rows))
-    return found
-
-
-def _upstream(tx: Transaction, spec: TaskSpec) -> tuple[list[int], ErrorInfo | None]:
-    """The unfinished tasks that `spec` waits for, or why it can't."""
-    waiting: list[int] = []
-    for id in spec.after:
-        row = tx.cx.execute(
-            "SELECT seq, state FROM task WHERE id = ? AND tenant = ?", (id, spec.tenant)
-        ).fetchone()
-        if row is None:
-            return [], ErrorInfo("not_found", f"after {id}: no such task")
-        state = TaskState(row[1])
-        if state.ended and state is not TaskState.SUCCEEDED:
-            return [], ErrorInfo("upstream_failed", f"after {id}: it ended as {state.value}")
-        if not state.ended:
-            waiting.append(row[0])
-    return waiting, None
-
-
-def _known(tx: Transaction, spec: TaskSpec, body: str) -> _Stored | None:
-    """The task that holds this id or key already, or the conflict; None when neither is known."""
-    free_key(tx, spec)
-    for column, value in (("id", spec.id), ("key", spec.key)):
-        if value is None:
-            continue
-        row = tx.cx.execute(
-            f"SELECT {TASK_COLUMNS}, t.seq, p.body FROM task t JOIN payload p ON p.task = t.seq"  # noqa: S608
-            f" WHERE t.{column} = ? AND t.tenant = ?",
-            (value, spec.tenant),
-        ).fetchone()
-        if row is None:
-            continue
-        *_, seq, known = row
-        original = _original(tx, seq)
-        if _same_content(known, body) or (original and _same_content(original, body)):
-            return _Stored(Accepted(task_of(row), duplicate=True), seq)
-        return _Stored(Accepted(error=_conflict(column, value)))
-    if tx.cx.execute("SELECT 1 FROM task WHERE id = ?", (spec.id,)).fetchone():
-        return _Stored(Accepted(error=_conflict("id", spec.id)))
-    return None
-
-
-def _original(tx: Transaction, seq: int) -> str | None:
-    """What the task was handed in with, if somebody edited it: repeating that is no conflict."""
-    row = tx.cx.execute("SELECT body FROM original WHERE task = ?", (seq,)).fetchone()
-    return row[0] if row else None
-
-
-def _conflict(column: str, value: str) -> ErrorInfo:
-    return ErrorInfo("conflict", f"{column} {value} is taken by a task with other content")
+    return answer(tx, new, stored, instead) if instead else stored

@@ -3,6 +3,8 @@
     1 ─▶ 2   payloads as JSON instead of msgpack; each event knows the one before it; what can
              be removed is found by its age; tasks are counted by state; dead letters keep what
              went wrong
+    2 ─▶ 3   what is set of a queue; tasks that were answered without an engine; results are found
+             by what was asked for, and the engine they are of is known
 
 A step is frozen: it spells out the tables it makes, because `schema.sql` goes on. SQLite can't
 change a column's type or place, so a table is renamed, made anew, filled by one statement and the
@@ -74,7 +76,16 @@ def json_payloads_and_chained_events(cx: sqlite3.Connection) -> None:
         cx.execute(statement)
 
 
-STEPS: Mapping[int, Step] = {1: json_payloads_and_chained_events}
+def queue_settings_and_degraded_answers(cx: sqlite3.Connection) -> None:
+    """2 -> 3. Nothing is rewritten, however large the store is."""
+    for statement in _MORE_3:
+        cx.execute(statement)
+
+
+STEPS: Mapping[int, Step] = {
+    1: json_payloads_and_chained_events,
+    2: queue_settings_and_degraded_answers,
+}
 
 
 def _rebuild(cx: sqlite3.Connection, table: str, create: str, select: str) -> None:
@@ -208,4 +219,36 @@ CREATE TABLE tally (
 ) STRICT, WITHOUT ROWID
 """,
     "INSERT INTO tally SELECT state, count(*) FROM task GROUP BY state",
+)
+_MORE_3 = (
+    "ALTER TABLE task ADD COLUMN degraded TEXT",
+    """
+CREATE TABLE queue_setting (
+    queue        TEXT    PRIMARY KEY,
+    degrade      TEXT    NOT NULL,
+    default_text TEXT,
+    by           TEXT,
+    at           INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+""",
+    """
+CREATE TABLE engine_since (
+    event INTEGER PRIMARY KEY,
+    what  TEXT    NOT NULL
+) STRICT
+""",
+    """
+CREATE TABLE same (
+    task INTEGER PRIMARY KEY,
+    hash INTEGER NOT NULL
+) STRICT
+""",
+    "CREATE INDEX same_hash ON same (hash)",
+    """
+CREATE TABLE same_upto (
+    id   INTEGER PRIMARY KEY CHECK (id = 1),
+    done INTEGER NOT NULL,
+    last INTEGER NOT NULL
+) STRICT
+""",
 )

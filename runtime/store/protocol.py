@@ -14,6 +14,7 @@ import msgspec
 
 from autoglm.types import Answer, ErrorInfo, Message, Output, Sampling, TaskSpec, TaskState, Usage
 from autoglm.wire import GetEvents, JobLine, ListTasks
+from runtime.store.standin import KeptQueue, StandIns
 
 Lane = tuple[str, str]
 """`(queue, tenant)`: tasks that only their ranks tell apart."""
@@ -29,6 +30,7 @@ class InsertTasks(Write, frozen=True):
     """Result: `tuple[Accepted, ...]`, one a task."""
 
     tasks: tuple[TaskSpec, ...]
+    standins: StandIns = {}
 
 
 class OpenJob(Write, frozen=True):
@@ -44,13 +46,14 @@ class OpenJob(Write, frozen=True):
 
 class InsertLines(Write, frozen=True):
     """Result: int, the last line that is in. Raises NotFound for an unknown job, and for one out
-    of the tenant's reach (None: the operator's).
+    of the tenant's reach (None: the operator's), EngineUnavailable where a stand-in refuses.
     """
 
     tenant: str | None
     job: str
     lines: tuple[JobLine, ...]
     last: bool
+    standins: StandIns = {}
 
 
 class ClaimTasks(Write, frozen=True):
@@ -244,6 +247,8 @@ class Effects(msgspec.Struct):
     """Change of the number of tasks in each state."""
     chores: bool = False
     """Whether a `DoChore` has something to do now."""
+    queues: dict[str, KeptQueue | None] = {}
+    """What is set of queues now; None: nothing."""
     next_due_ms: int | None = None
     """The earliest point in time that this commit made something due."""
 
@@ -331,6 +336,7 @@ class FetchBreakers(Query, frozen=True):
 class Summary(msgspec.Struct, frozen=True):
     counts: dict[TaskState, int]
     next_due_ms: int | None
+    queues: tuple[KeptQueue, ...] = ()
 
 
 class Store(Protocol):

@@ -144,7 +144,7 @@ def _remove_tasks(tx: Transaction, seqs: list[int], tally: Tally) -> None:
         tally.events += tx.cx.execute(_DELETE_LOG.format(these), some).rowcount
         # A task that was cancelled while it waited for others is still entered as waiting.
         tx.cx.execute(f"DELETE FROM blocker WHERE task IN ({these})", some)  # noqa: S608
-        for table in ("payload", "original", "failure"):
+        for table in ("payload", "original", "failure", "same"):
             tx.cx.execute(f"DELETE FROM {table} WHERE task IN ({these})", some)  # noqa: S608
         tally.results += tx.cx.execute(
             f"DELETE FROM result WHERE task IN ({these})",  # noqa: S608

@@ -16,6 +16,7 @@ from runtime.store.protocol import (
     FetchTasks,
     Summary,
 )
+from runtime.store.queues import queue_settings
 from runtime.store.transaction import (
     TASK_COLUMNS,
     TASK_WIDTH,
@@ -143,7 +144,8 @@ def fetch_job_lines(
 def fetch_summary(cx: sqlite3.Connection, _query: FetchSummary) -> Summary:
     rows = cx.execute("SELECT state, tasks FROM tally WHERE tasks != 0").fetchall()
     due = cx.execute("SELECT min(wake_at) FROM task WHERE wake_at IS NOT NULL").fetchone()
-    return Summary({TaskState(state): count for state, count in rows}, due[0])
+    counts = {TaskState(state): count for state, count in rows}
+    return Summary(counts, due[0], queue_settings(cx))
 
 
 def _open(row: tuple[Any, ...]) -> bool:
@@ -158,6 +160,9 @@ def _event(row: tuple[Any, ...]) -> Event:
 
 
 def _answer(row: tuple[Any, ...]) -> Answer:
+    task = task_of(row)
     text, finish_reason, *usage = row[TASK_WIDTH : TASK_WIDTH + 5]
-    output = None if text is None else Output(text, finish_reason, Usage(*usage))
-    return Answer(task_of(row), output)
+    output = None
+    if text is not None:
+        output = Output(text, finish_reason, Usage(*usage), task.degraded)
+    return Answer(task, output)

@@ -26,7 +26,8 @@ CREATE TABLE task (
     deadline_at INTEGER,
     expires_at  INTEGER,
     wake_at     INTEGER,                    -- when something is due: retry or expiry
-    error       TEXT                        -- JSON: code and message of the last failure
+    error       TEXT,                       -- JSON: code and message of the last failure
+    degraded    TEXT                        -- how it was answered without an engine, if it was
 ) STRICT;
 
 CREATE UNIQUE INDEX task_key ON task (tenant, key) WHERE key IS NOT NULL;
@@ -133,6 +134,31 @@ CREATE TABLE engine_breaker (               -- engines that must not be started 
     trips      INTEGER NOT NULL,            -- openings in a row
     open_until INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE queue_setting (                -- what was set while the server ran
+    queue        TEXT    PRIMARY KEY,
+    degrade      TEXT    NOT NULL,
+    default_text TEXT,
+    by           TEXT,                      -- the person who did it
+    at           INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE engine_since (                 -- results recorded by events above this one are of
+    event INTEGER PRIMARY KEY,              -- this kind of engine and model, up to the next row
+    what  TEXT    NOT NULL
+) STRICT;
+
+CREATE TABLE same (                         -- results by what was asked for, to be found again
+    task INTEGER PRIMARY KEY,
+    hash INTEGER NOT NULL                   -- of tenant, engine and content
+) STRICT;
+CREATE INDEX same_hash ON same (hash);
+
+CREATE TABLE same_upto (                    -- there is a row while `same` is kept
+    id   INTEGER PRIMARY KEY CHECK (id = 1),
+    done INTEGER NOT NULL,                  -- tasks up to this one have been looked at,
+    last INTEGER NOT NULL                   -- up to this one have to be
+) STRICT;
 
 CREATE TABLE tally (                        -- how many tasks are in each state
     state TEXT    PRIMARY KEY,

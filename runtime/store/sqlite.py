@@ -28,10 +28,12 @@ from runtime.store import (
     execution,
     intake,
     pruning,
+    queues,
     reading,
 )
 from runtime.store import deadprotocol as dead
 from runtime.store import protocol as p
+from runtime.store import queueprotocol as qp
 from runtime.store.faults import Faults, as_drill, use_up
 from runtime.store.opening import (
     check_pages,
@@ -68,6 +70,8 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     dead.DiscardDead: deadletters.discard_dead,
     dead.EditDead: deadletters.edit_dead,
     p.RememberBreaker: breakers.remember_breaker,
+    qp.BeginServing: queues.begin_serving,
+    qp.SetQueue: queues.set_queue,
 }
 _WRITES_TOGETHER: dict[type[p.Write], Callable[[Transaction, Any], list[Any]]] = {
     p.InsertTasks: intake.insert_tasks,
@@ -302,6 +306,7 @@ def _merge(into: p.Effects, more: p.Effects) -> None:
     into.stopped += more.stopped
     into.jobs |= more.jobs
     into.chores |= more.chores
+    into.queues.update(more.queues)
     for state, change in more.counts.items():
         into.counts[state] = into.counts.get(state, 0) + change
     due = [at for at in (into.next_due_ms, more.next_due_ms) if at is not None]

@@ -8,7 +8,7 @@ which consults the table of legal transitions and writes the event log.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
@@ -64,6 +64,8 @@ class Transaction:
         self.effects = Effects()
         self.by: str | None = None
         """Who makes these changes, if it is a person; for the event log."""
+        self.copied_chars = 0
+        """Of earlier answers that were given again."""
         self._counters = counters
         counters.logical_ms = max(counters.logical_ms, now_ms)
         self._events: list[tuple[object, ...]] = []
@@ -113,6 +115,14 @@ class Transaction:
     def ready(self, queue: str, tenant: str, rank: int, seq: int) -> None:
         """Note that a task has become pending."""
         self.effects.ready.setdefault((queue, tenant), []).append((rank, seq))
+
+    def not_ready(self, seqs: Collection[int]) -> None:
+        """Note that these ended before anybody heard that they were pending."""
+        left = {
+            lane: [key for key in keys if key[1] not in seqs]
+            for lane, keys in self.effects.ready.items()
+        }
+        self.effects.ready = {lane: keys for lane, keys in left.items() if keys}
 
     def due(self, at_ms: int | None) -> None:
         """Note that something is to happen at `at_ms`."""
@@ -176,15 +186,15 @@ def _with_rows(sql: str, width: int, count: int) -> str:
 
 TASK_COLUMNS = (
     "t.id, t.state, t.tenant, t.queue, t.priority, t.kind, t.key, t.job, t.attempt, t.failures,"
-    " t.created_at, t.started_at, t.finished_at, t.deadline_at, t.expires_at, t.error"
+    " t.created_at, t.started_at, t.finished_at, t.deadline_at, t.expires_at, t.error, t.degraded"
 )
-TASK_WIDTH = 16
+TASK_WIDTH = 17
 
 
 def task_of(row: tuple[object, ...]) -> Task:
     """The task in the first `TASK_WIDTH` columns, selected as `TASK_COLUMNS`."""
-    *plain, error = row[:TASK_WIDTH]
-    return Task(plain[0], TaskState(plain[1]), *plain[2:], error_of(error))  # pyright: ignore
+    *plain, error, degraded = row[:TASK_WIDTH]
+    return Task(plain[0], TaskState(plain[1]), *plain[2:], error_of(error), degraded)  # pyright: ignore
 
 
 def error_of(text: object) -> ErrorInfo | None:

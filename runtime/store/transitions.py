@@ -1,6 +1,6 @@
 """The one table of legal state changes. Whatever is not listed is refused and never stored.
 
-scheduled ─┐
+scheduled ─┐      ┌────────────────▶ succeeded: answered without an engine
 blocked ───┼─▶ pending ─▶ running ─▶ succeeded
 paused ◀───┘    ▲ ▲ ▲        │
                 │ │ └────────┤ put back, uncharged
@@ -28,6 +28,7 @@ LEGAL: frozenset[tuple[S | None, S]] = frozenset(
         (S.PAUSED, S.PENDING),
         (S.RETRYING, S.PENDING),
         (S.PENDING, S.RUNNING),
+        (S.PENDING, S.SUCCEEDED),
         (S.RUNNING, S.SUCCEEDED),
         (S.RUNNING, S.PENDING),
         (S.RUNNING, S.RETRYING),

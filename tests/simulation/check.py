@@ -17,7 +17,7 @@ from runtime.store.protocol import FetchAnswers
 from runtime.store.reading import fetch_answers
 from runtime.store.transitions import legal
 from tests.simulation.people import History, expected_text
-from tests.simulation.plan import FAILING, POISON, Plan
+from tests.simulation.plan import DEFAULT_TEXT, FAILING, POISON, Plan
 
 HOUR_MS = 3_600_000
 """What one level of priority is worth."""
@@ -31,6 +31,10 @@ class Row(msgspec.Struct, frozen=True):
     failures: int
     text: str | None
     error: str | None
+    tenant: str
+    degraded: str | None
+    last_event: int
+    tokens: int | None
 
 
 def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str]:
@@ -40,6 +44,8 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
     found += (f"{id} was acknowledged and is lost" for id in history.acknowledged if id not in rows)
     for row in rows.values():
         found += _wrong_with_task(row, plan, history)
+    found += _wrong_with_degraded(rows, history)
+    found += _wrong_with_queues(cx, history)
     found += _wrong_with_events(cx, rows)
     found += _wrong_with_tally(cx)
     found += _wrong_with_caps(cx, plan)
@@ -53,7 +59,8 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
 
 def _rows(cx: sqlite3.Connection) -> Iterator[Row]:
     for seq, id, state, *rest in cx.execute(
-        "SELECT t.seq, t.id, t.state, t.attempt, t.failures, r.text, t.error"
+        "SELECT t.seq, t.id, t.state, t.attempt, t.failures, r.text, t.error, t.tenant,"
+        " t.degraded, t.last_event, r.prompt_tokens + r.completion_tokens"
         " FROM task t LEFT JOIN result r ON r.task = t.seq ORDER BY t.seq"
     ):
         yield Row(seq, id, TaskState(state), *rest)
@@ -66,7 +73,8 @@ def _wrong_with_task(row: Row, plan: Plan, history: History) -> Iterator[str]:
         return
     if (row.text is not None) != (row.state is TaskState.SUCCEEDED):
         yield f"{row.id} is {row.state} and its result is {row.text!r}"
-    if row.text is not None and row.text != expected_text(prompt, plan.tokens):
+    expected = expected_text(prompt, plan.tokens) if row.degraded != "default" else DEFAULT_TEXT
+    if row.text is not None and row.text != expected:
         yield f"{row.id}: wrong answer {row.text!r} to {prompt!r}"
     if row.state is TaskState.EXPIRED and row.id not in history.expires_at:
         yield f"{row.id} expired and has no time to"
@@ -76,6 +84,36 @@ def _wrong_with_task(row: Row, plan: Plan, history: History) -> Iterator[str]:
         yield f"{row.id} ({prompt!r}) was charged {row.failures} failures: {row.error}"
     if row.state is TaskState.DEAD and row.failures < max(1, failures):
         yield f"{row.id} ({prompt!r}) is dead after {row.failures} failures: {row.error}"
+
+
+def _wrong_with_degraded(rows: dict[str, Row], history: History) -> Iterator[str]:
+    """What no engine answered is marked, cost nothing, and was answered to the same tenant before
+    if it says so; what an engine answered is not marked.
+    """
+    for row in rows.values():
+        if row.state is not TaskState.SUCCEEDED:
+            if row.degraded:
+                yield f"{row.id} is {row.state} and {row.degraded}"
+            continue
+        if (row.degraded is None) != bool(row.attempt):
+            yield f"{row.id} was answered by attempt {row.attempt} and is {row.degraded}"
+        if row.degraded and row.tokens:
+            yield f"{row.id} is {row.degraded} and took {row.tokens} tokens"
+        if row.degraded == "cached" and not any(
+            other.last_event < row.last_event
+            and (other.state, other.degraded) == (TaskState.SUCCEEDED, None)
+            and (other.tenant, other.text) == (row.tenant, row.text)
+            and history.prompts.get(other.id) == history.prompts.get(row.id)
+            for other in rows.values()
+        ):
+            yield f"{row.id} is answered as nothing of its tenant was before: {row.text!r}"
+
+
+def _wrong_with_queues(cx: sqlite3.Connection, history: History) -> Iterator[str]:
+    kept = dict(cx.execute("SELECT queue, degrade FROM queue_setting"))
+    for name, degrade in history.queues.items():
+        if kept.get(name) != degrade:
+            yield f"queue {name} was set to {degrade}, the store says {kept.get(name)}"
 
 
 def _wrong_with_chains(rows: dict[str, Row], history: History) -> Iterator[str]:
@@ -94,6 +132,7 @@ def _wrong_with_events(cx: sqlite3.Connection, rows: dict[str, Row]) -> Iterator
     states: dict[int, TaskState | None] = {}
     attempts: dict[int, int] = {}
     charged: dict[int, int] = {}
+    degraded = {row.seq for row in rows.values() if row.degraded}
     for task, left, reached, attempt in cx.execute(
         "SELECT task, from_state, to_state, attempt FROM event ORDER BY seq"
     ):
@@ -101,6 +140,8 @@ def _wrong_with_events(cx: sqlite3.Connection, rows: dict[str, Row]) -> Iterator
         after = TaskState(reached)
         if states.get(task) is not before:
             yield f"task {task}: {before} -> {after}, but it was {states.get(task)}"
+        if (before, after) == (TaskState.PENDING, TaskState.SUCCEEDED) and task not in degraded:
+            yield f"task {task}: {before} -> {after}, and it is not degraded"
         if not legal(before, after):
             yield f"task {task}: {before} -> {after} is illegal"
         due = attempts.get(task, 0) + (after is TaskState.RUNNING)

@@ -17,11 +17,12 @@ import msgspec
 from actors.batcher import Batcher
 from actors.messages import Commit
 from actors.persister import Persister
-from actors.policy import poison, retry, shares
+from actors.policy import degrade, poison, retry, shares
 from actors.policy.agenda import Agenda
 from actors.policy.backlog import Backlog
 from actors.policy.staging import Staging
 from actors.policy.window import Window
+from actors.queues import Queues
 from actors.telling import Telling
 from actors.tree import Tree
 from autoglm.types import Task, TaskState
@@ -33,7 +34,7 @@ from model.vitals import Vitals
 from runtime.breaker import Breaker
 from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
-from runtime.store import deadletters, endings, execution, intake, opening
+from runtime.store import deadletters, degraded, endings, execution, intake, opening, same
 from runtime.store.protocol import InsertLines, InsertTasks
 from runtime.store.transaction import Transaction
 from runtime.supervision import Supervisor
@@ -237,6 +238,18 @@ MUTANTS = {
     ),
     "whoever is on trial is convicted": Mutant(
         poison, "convicted", "trial == 1 and is_suspect(deaths)", "trial > 0"
+    ),
+    "one engine that is down is taken for all": Mutant(
+        degrade, "outage", "any(breaker.state is", "all(breaker.state is"
+    ),
+    "an answer without an engine is not marked": Mutant(
+        degraded, "_ANSWERED", "degraded = ?", "error = coalesce(NULL, iif(?, NULL, NULL))"
+    ),
+    "earlier answers of other tenants are given": Mutant(
+        same, "_FIND", "s.hash = ? AND t.tenant = ?", "? != ?"
+    ),
+    "what was set of a queue is gone after a restart": Mutant(
+        Queues, "recalled", "self._live =", "_ ="
     ),
     "a trial is never made smaller": Mutant(
         poison, "trial_max", "max(1, slots >> (deaths - 1))", "slots"

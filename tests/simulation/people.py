@@ -17,19 +17,21 @@ import msgspec
 
 from autoglm import wire
 from autoglm.client import Client
-from autoglm.errors import AutoGLMError
+from autoglm.degrade import Degrade
+from autoglm.errors import AutoGLMError, EngineUnavailable
+from autoglm.outcomes import accepted_task
 from autoglm.retry import Patience
 from autoglm.session import AWAY
 from autoglm.types import Answer, Message, Sampling, TaskSpec, TaskState
+from runtime.queueconfig import QUEUES
 from tests.simulation.net import Network
-from tests.simulation.plan import HANG, Errand, Plan
+from tests.simulation.plan import DEGRADES, HANG, Errand, Plan
 from tests.simulation.world import Universe
 
 T = TypeVar("T")
 
 SOCKET = Path("/nowhere/autoglm.sock")
-QUEUES = ("core", "normal", "normal", "background")
-PATIENCE = Patience(window_s=100_000, busy_s=100_000)
+PATIENCE = Patience(window_s=100_000, busy_s=100_000, engine_s=100_000)
 _FILLER = ("and", "so", "it", "goes", "on", "word", "by", "word")
 
 
@@ -62,6 +64,8 @@ class History:
         """Lines of jobs, in the order they were told."""
         self.wanted_lines: dict[str, list[str]] = {}
         """Custom ids of what was handed in, in order."""
+        self.queues: dict[str, Degrade | None] = {}
+        """What was set of a queue last; None: that was taken back."""
         self.wrong: list[str] = []
 
     def answered(self, answer: Answer) -> None:
@@ -79,6 +83,7 @@ class Person:
     def __init__(self, universe: Universe, plan: Plan, name: str, history: History) -> None:
         self._rng = universe.rng(name)
         self._queues = universe.rng(f"{name} queues")
+        self._degraded = universe.rng(f"{name} degraded")
         self._mourning = universe.rng(f"{name} mourns")
         self._ids = universe.ids(name)
         self._plan = plan
@@ -99,6 +104,8 @@ class Person:
         try:
             for errand in self._plan.errands(self._name):
                 await anyio.sleep(self._rng.uniform(0, 0.1))
+                if self._plan.degrade:
+                    await anyio.sleep(self._degraded.uniform(0, 1.5))
                 await self._run(client, errand)
             for id in list(self._history.prompts):
                 if self._history.errands[id].who == self._name:
@@ -133,13 +140,21 @@ class Person:
             specs.append(self._spec(client, errand, prompt, after=after))
         message = wire.Submit(0, tuple(specs))
         for _ in range(self._rng.choice([1, 1, 2])):
-            reply = await self._insist(lambda: client.session.call(message, wire.Submitted))
+            reply = await self._insist(lambda: self._hand_in(client, message))
             for spec, accepted in zip(specs, reply.tasks, strict=True):
                 if accepted.task is None or accepted.task.id != spec.id:
                     self._history.complain(f"{spec.id} was handed in, told {accepted}")
                 else:
                     self._history.acknowledged.setdefault(spec.id, accepted.task.state.value)
         await self._hand_in_a_twin(client, specs[0])
+
+    async def _hand_in(self, client: Client, message: wire.Submit) -> wire.Submitted:
+        """Raises EngineUnavailable where a queue does not wait: everything is to be repeated."""
+        reply = await client.session.call(message, wire.Submitted)
+        for each in reply.tasks:
+            if each.error is not None and each.error.code == EngineUnavailable.code:
+                raise EngineUnavailable(each.error.message, retry_after=each.retry_after)
+        return reply
 
     async def _hand_in_a_twin(self, client: Client, spec: TaskSpec) -> None:
         """The same key and content under another id is the same task."""
@@ -211,10 +226,8 @@ class Person:
             while True:
                 match await channel.receive():
                     case wire.Submitted(_, (accepted,)):
-                        assert accepted.task is not None, accepted
-                        self._history.acknowledged.setdefault(
-                            accepted.task.id, accepted.task.state.value
-                        )
+                        task = accepted_task(accepted)
+                        self._history.acknowledged.setdefault(task.id, task.state.value)
                     case wire.Chunk(_, id, attempt, offset, text):
                         so_far = pieces.get(attempt, "")
                         if offset <= len(so_far):
@@ -315,7 +328,7 @@ class Person:
             messages=(Message("user", prompt),),
             sampling=Sampling(),
             tenant=client.session.tenant or "default",
-            queue=self._queues.choice(QUEUES),
+            queue=self._queues.choice(list(QUEUES)),
             priority=self._rng.randrange(10),
             key=id if self._rng.random() < 0.1 else None,
             after=after,
@@ -333,6 +346,35 @@ class Person:
             except AutoGLMError as error:
                 self._history.complain(f"{self._name} was refused: {error!r}")
                 raise
+
+
+class Operator:
+    """Sets what queues do without an engine, and looks whether they do."""
+
+    def __init__(self, universe: Universe, history: History) -> None:
+        self._rng = universe.rng("operator")
+        self._ids = universe.ids("operator")
+        self._history = history
+
+    async def live(self) -> None:
+        rng = self._rng
+        for _ in range(rng.randint(0, 4)):
+            await anyio.sleep(rng.uniform(0, 2))
+            name, reset = rng.choice(list(QUEUES)), rng.random() < 0.2
+            degrade: Degrade | None = None if reset else rng.choice(DEGRADES)
+            said = await self._insist(lambda c: c.set_queue(name, degrade, reset=reset))  # noqa: B023
+            self._history.queues[name] = degrade
+            listed = {each.name: each for each in await self._insist(Client.queues)}
+            if listed[name] != said or (degrade and said.degrade != degrade):
+                self._history.complain(f"queue {name} was set to {degrade}: {said}, {listed[name]}")
+
+    async def _insist(self, call: Callable[[Client], Awaitable[T]]) -> T:
+        while True:
+            try:
+                async with Client(SOCKET, None, patience=PATIENCE, ids=self._ids) as client:
+                    return await call(client)
+            except AWAY:
+                await anyio.sleep(0.05)
 
 
 class Vandal:

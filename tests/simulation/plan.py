@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from random import Random
 
 import msgspec
 
+from autoglm.degrade import Degrade
 from runtime.config import (
-    QUEUES,
     BatchConfig,
     Config,
+    EngineBreaker,
     EngineConfig,
-    QueueConfig,
     RetryConfig,
     SchedulerConfig,
     SimulatedConfig,
-    TenantConfig,
+    SupervisionConfig,
 )
+from runtime.queueconfig import QueueConfig, TenantConfig, with_built_in
 from tests.simulation.world import Universe
 
 POLICIES = ("mlfq", "mlfq", "round_robin", "priority", "fifo")
@@ -28,6 +30,10 @@ POISON = (CRASH, HANG)
 FAILING = {"[[error]]": 3, "[[invalid]]": 1, "[[slow:30]]": 3}
 """Marks that fail the attempt, and after how many failures the task is dead."""
 FAILING_FAST = ("[[error]]", "[[invalid]]")
+
+
+DEGRADES: tuple[Degrade, ...] = ("queue", "fail_fast", "cached", "cached", "default")
+DEFAULT_TEXT = "nobody is there"
 
 
 @dataclass(eq=False)
@@ -95,7 +101,7 @@ class Plan:
                 ),
             ),
             scheduler=SchedulerConfig(shares.choice(POLICIES)),
-            queues={**QUEUES, "normal": QueueConfig(max_running=shares.choice([None, 1, 3]))},
+            queues=with_built_in({"normal": QueueConfig(max_running=shares.choice([None, 1, 3]))}),
             tenants={"default": TenantConfig(max_running=shares.choice([None, None, 1, 2]))},
             batch=BatchConfig(window_ms=rng.choice([0, 10, 10, 100])),
             retry=RetryConfig(
@@ -104,7 +110,11 @@ class Plan:
         )
         self.jumps_while_up = rng.choice([0, 1, 3, 6])
         """How often the wall clock jumps under a running server."""
+        self.degrade = not self.poisoned and universe.rng("degrade").random() < 0.4
+        """Queues do all sorts of things while no engine can serve, and that happens."""
         self._errands = {who: list(self._errands_of(who)) for who in self.people}
+        if self.degrade:
+            self._degrade(universe.rng("degraded"))
 
     def config_at_start(self, number: int) -> Config:
         """The configuration that the server's start `number` finds."""
@@ -135,6 +145,27 @@ class Plan:
             count = 0 if how == "look" else rng.choice([1, 2, 6])
             prompts = [f"{who} {number} {place}{self._mark()}" for place in range(count)]
             yield Errand(who, number, how, prompts)
+
+    def _degrade(self, rng: Random) -> None:
+        """Every death of an engine opens its breaker, and people ask for the same again."""
+        self.engine_deaths = max(1, self.engine_deaths)
+        queues = {
+            name: msgspec.structs.replace(
+                queue, degrade=rng.choice(DEGRADES), default_text=DEFAULT_TEXT
+            )
+            for name, queue in self.config.queues.items()
+        }
+        delay_s = rng.choice([2, 6, 20])
+        breaker = EngineBreaker(consecutive_max=0, delay_first_s=delay_s, delay_max_s=delay_s)
+        supervision = SupervisionConfig(engines=breaker)
+        self.config = msgspec.structs.replace(self.config, queues=queues, supervision=supervision)
+        asked = self.prompts()
+        for who, errands in self._errands.items():
+            for number in range(len(errands), len(errands) + rng.randint(2, 5)):
+                how = rng.choice(["submit", "submit", "stream", "job"])
+                prompts = [rng.choice(asked) for _ in range(3)] if asked else []
+                if prompts:
+                    errands.append(Errand(who, number, how, prompts))
 
     def _mark(self) -> str:
         if self.poisoned and self._rng.random() < 0.1:

@@ -40,11 +40,12 @@ from runtime.store import endings
 from runtime.supervision import Supervisor
 from tests.simulation import net
 from tests.simulation.check import violations
+from tests.simulation.degraded import WatchedStore
 from tests.simulation.disk import Mishaps, SimulatedStore
 from tests.simulation.engines import EngineRoom
 from tests.simulation.loop import Deadlock, Process, StepsExceeded, run_virtually
 from tests.simulation.net import Network
-from tests.simulation.people import History, Person, Vandal
+from tests.simulation.people import History, Operator, Person, Vandal
 from tests.simulation.plan import POISON, Plan
 from tests.simulation.restarts import RestartWatch
 from tests.simulation.world import Universe
@@ -167,6 +168,9 @@ class _Simulation:
                     group.start_soon(person.live)
                 if plan.vandal:
                     group.start_soon(Vandal(self.universe, self._network).live)
+                if plan.degrade:
+                    group.start_soon(Operator(self.universe, history).live)
+                    group.start_soon(self._open_breakers)
                 group.start_soon(self._move_the_clock)
                 await self._break_engines()
         self._over = True
@@ -200,17 +204,18 @@ class _Simulation:
 
     async def _serve(self, store: SimulatedStore) -> None:
         universe, number = self.universe, self._starts
+        watched = WatchedStore(store, self._own_failures)
         world = World(
             clock=universe.clock,
             rng=universe.rng(f"server {number}"),
             ids=universe.ids(f"server {number}"),
-            store=store,
+            store=watched,
             listen=self._network.listen,
             launch=self._engines.launcher,
             signal=self._engines.signal,
         )
         identity = Identity("0", number, "simulated", "none", str(self._folder))
-        server = Tree(self.plan.config_at_start(number), identity, world)
+        server = watched.tree = Tree(self.plan.config_at_start(number), identity, world)
         async with anyio.create_task_group() as group:
             group.start_soon(server.run)
             if not self._drains:
@@ -252,21 +257,29 @@ class _Simulation:
             deed = self._rng.choice([self._engines.kill_one, self._engines.hang_one])
             self._engine_faults += deed(self._rng.random())
 
+    async def _open_breakers(self) -> None:
+        """All engines die while nothing is in them, so that nobody becomes a suspect."""
+        rng = self.universe.rng("breakers")
+        for _ in range(rng.randint(1, 6)):
+            await asyncio.sleep(rng.uniform(0, 2.5))
+            while not self._any_task("running") and self._engines.kill_one(0):
+                self._engine_faults += 1
+
     async def _move_the_clock(self) -> None:
         rng = self.universe.rng("clock")
         for _ in range(self.plan.jumps_while_up):
             await asyncio.sleep(rng.uniform(0.05, 2))
             for _ in range(400):  # best when something is about to be due
-                if self._something_waits():
+                if self._any_task("retrying"):
                     break
                 await asyncio.sleep(0.01)
             self.universe.clock.jump(rng.choice(self.plan.clock_jumps))
 
-    def _something_waits(self) -> bool:
+    def _any_task(self, state: str) -> bool:
         if self._server is None or self._server.dead:
             return False
-        query = "SELECT EXISTS (SELECT 1 FROM task WHERE state = 'retrying')"
-        return bool(self._store.cx.execute(query).fetchone()[0])
+        query = "SELECT EXISTS (SELECT 1 FROM task WHERE state = ?)"
+        return bool(self._store.cx.execute(query, (state,)).fetchone()[0])
 
     def _too_many_engines(self, cx: sqlite3.Connection) -> Iterator[str]:
         """Each start of a server costs one per replica, each fault one, and each poison what the

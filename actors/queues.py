@@ -1,0 +1,110 @@
+"""The queues there are: what the configuration says of them, and what was set since.
+
+Shared by the frontdoor, which checks names and takes settings, the persister, which equips what it
+is about to commit with what stands in for the engines, and the monitor. What was set is kept in
+the store; the persister tells of it after the commit, and reads all of it whenever it starts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+
+from actors.policy.degrade import outage, stand_ins
+from autoglm import wire
+from autoglm.degrade import QueueStatus
+from autoglm.errors import InvalidRequest
+from runtime.clock import Clock
+from runtime.queueconfig import DEFAULT_TEXT_CHARS_MAX, QueueConfig, check_known
+from runtime.store.protocol import InsertLines, InsertTasks, Write
+from runtime.store.queueprotocol import BeginServing, SetQueue
+from runtime.store.standin import KeptQueue
+from runtime.supervision import Supervised
+
+log = logging.getLogger("autoglm.queues")
+
+
+class Queues:
+    def __init__(
+        self,
+        configured: Mapping[str, QueueConfig],
+        engine: str,
+        engines: Sequence[Supervised],
+        clock: Clock,
+    ) -> None:
+        """`engine`: the kind and model that results are of."""
+        self._configured = configured
+        self._cached = tuple(name for name, each in configured.items() if each.degrade == "cached")
+        self._engine = engine
+        self._engines = engines
+        self._clock = clock
+        self._live: dict[str, KeptQueue] = {}
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._configured.keys()
+
+    def statuses(self) -> tuple[QueueStatus, ...]:
+        return tuple(map(self.status, self._configured))
+
+    def status(self, name: str) -> QueueStatus:
+        configured, live = self._configured[name], self._live.get(name)
+        if live is None:
+            return QueueStatus(name, configured.degrade, "config", configured.default_text)
+        text = configured.default_text if live.default_text is None else live.default_text
+        return QueueStatus(name, live.degrade, "live", text)
+
+    # ── writes ───────────────────────────────────────────────────────────────────────────────
+
+    def begin(self) -> BeginServing:
+        return BeginServing(self._engine, self._cached)
+
+    def setting(self, request: wire.SetQueue, by: str | None) -> SetQueue:
+        """What the request is to the store. Raises InvalidRequest."""
+        name, text = request.name, request.default_text
+        check_known(name, self.names)
+        if request.reset:
+            if request.degrade is not None or text is not None:
+                raise InvalidRequest("reset goes back to the configuration: give nothing else")
+            return SetQueue(name, None, None, self._cached, by)
+        if request.degrade is None and text is None:
+            raise InvalidRequest("say what to set: degrade, default_text or reset")
+        if text is not None and len(text) > DEFAULT_TEXT_CHARS_MAX:
+            raise InvalidRequest(f"default_text: up to {DEFAULT_TEXT_CHARS_MAX} characters")
+        now = self.status(name)
+        degrade = request.degrade or now.degrade
+        if degrade == "default" and text is None and now.default_text is None:
+            raise InvalidRequest(f"queue {name}: degrade default needs a default_text")
+        return SetQueue(name, degrade, text, self._cached, by)
+
+    def equip(self, writes: list[Write]) -> list[Write]:
+        """The writes, with what stands in for the engines if none can serve at this moment."""
+        breakers = [child.breaker for child in self._engines]
+        out = outage(breakers, self._clock.monotonic())
+        if out is None or not (standins := stand_ins(self.statuses(), out)):
+            return writes
+        return [
+            msgspec.structs.replace(write, standins=standins)
+            if isinstance(write, InsertTasks | InsertLines)
+            else write
+            for write in writes
+        ]
+
+    # ── news from the store ──────────────────────────────────────────────────────────────────
+
+    def recalled(self, kept: Iterable[KeptQueue]) -> None:
+        """All that is set."""
+        self._live = {each.queue: each for each in kept}
+
+    def changed(self, kept: Mapping[str, KeptQueue | None]) -> None:
+        """What a commit set, and what it took back."""
+        for name, each in kept.items():
+            if each is None:
+                self._live.pop(name, None)
+            else:
+                self._live[name] = each
+
+    def __repr__(self) -> str:
+        return f"<Queues {', '.join(self._configured)}; set: {', '.join(self._live) or 'none'}>"

@@ -1,0 +1,34 @@
+"""What a client can ask about queues, and set of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoglm import wire
+from autoglm.degrade import Degrade, QueueStatus
+from autoglm.session import Session
+
+
+class QueueCalls:
+    """A part of `Client`."""
+
+    _session: Session
+
+    async def queues(self) -> Sequence[QueueStatus]:
+        """The queues there are."""
+        return (await self._session.call(wire.ListQueues(0), wire.QueuesReply)).queues
+
+    async def set_queue(
+        self,
+        name: str,
+        degrade: Degrade | None = None,
+        default_text: str | None = None,
+        *,
+        reset: bool = False,
+    ) -> QueueStatus:
+        """Set what a queue does while no engine can serve, or, with `reset`, go back to the
+        configuration; the queue as it now stands. For the operator. Raises InvalidRequest.
+        """
+        message = wire.SetQueue(0, name, degrade, default_text, reset)
+        reply = await self._session.call(message, wire.QueuesReply)
+        return reply.queues[0]

@@ -1,0 +1,90 @@
+"""`queues` and `tenants` in the configuration: who there is, and how each is served."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, cast
+
+import msgspec
+
+from autoglm.degrade import Degrade
+from autoglm.errors import ConfigError, InvalidRequest
+from autoglm.spec import NAME_CHARS_MAX
+from autoglm.text import one_line
+
+QUEUES = {"core": 6.0, "normal": 3.0, "background": 1.0}
+"""They are there without being configured, and weigh so much."""
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Weight = Annotated[float, msgspec.Meta(gt=0)]
+DEFAULT_TEXT_CHARS_MAX = 16_384
+_LATER = {"max_wait", "overflow", "max_pending", "tasks_per_s", "tokens_per_min"}
+
+
+class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`queues.NAME`: how one queue is served."""
+
+    weight: Weight | None = None
+    """Its share of the tokens against that of other queues with work. None: what `QUEUES` says,
+    or 1."""
+    max_running: Count | None = None
+    """Tasks of it that run at once; None: as many as there are slots."""
+
+    degrade: Degrade = "queue"
+    """What becomes of a new task while the breakers of all engines are open."""
+    default_text: str | None = None
+    """What is recorded as the answer where `degrade` is `default`."""
+
+
+class TenantConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`tenants.NAME`: a share of each queue."""
+
+    weight: Weight = 1
+    """Its share of a queue's tokens against that of other tenants with work."""
+    max_running: Count | None = None
+    """Tasks of it that run at once, in all queues together; None: as many as there are slots."""
+
+
+def with_built_in(queues: Mapping[str, QueueConfig]) -> dict[str, QueueConfig]:
+    """All the queues there are. Raises ConfigError for one that can't be."""
+    for name, queue in queues.items():
+        where = f"queues.{one_line(name, 40)}"
+        if not 0 < len(name) <= NAME_CHARS_MAX:
+            raise ConfigError(f"{where}: a name has from 1 to {NAME_CHARS_MAX} characters")
+        if queue.degrade == "default" and queue.default_text is None:
+            raise ConfigError(f"{where}.default_text is missing: degrade is default")
+        if len(queue.default_text or "") > DEFAULT_TEXT_CHARS_MAX:
+            raise ConfigError(f"{where}.default_text: up to {DEFAULT_TEXT_CHARS_MAX} characters")
+    every = dict.fromkeys(QUEUES, QueueConfig()) | dict(queues)
+    return {name: _weighed(name, queue) for name, queue in every.items()}
+
+
+def _weighed(name: str, queue: QueueConfig) -> QueueConfig:
+    if queue.weight is not None:
+        return queue
+    return msgspec.structs.replace(queue, weight=QUEUES.get(name, 1.0))
+
+
+def check_known(name: str, queues: Collection[str]) -> None:
+    """Raises InvalidRequest for a queue that is neither built in nor configured."""
+    if name not in queues:
+        near = difflib.get_close_matches(name, queues, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(queues)}"
+        raise InvalidRequest(f"no queue {one_line(name, 40)!r}; {hint}")
+
+
+def sections(of: str, named: object) -> dict[str, dict[str, Any]]:
+    """What stands in `queues` or `tenants`, by the path of each name.
+
+    Raises ConfigError for what comes later.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    if isinstance(named, dict):
+        for name, section in cast("dict[object, object]", named).items():
+            path = f"{of}.{one_line(str(name), 40)}"
+            if not isinstance(section, dict):
+                raise ConfigError(f"{path}: expected a section, such as {path}.weight")
+            found[f"{path}."] = cast("dict[str, Any]", section)
+            if later := sorted(_LATER & section.keys()):
+                raise ConfigError(f"{path}.{later[0]} is not available in this version yet")
+    return found

@@ -1,0 +1,54 @@
+"""Transaction bodies around queues: what is set of them, and what a server begins with."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+
+from runtime.store import same
+from runtime.store.queueprotocol import BeginServing, SetQueue
+from runtime.store.standin import KeptQueue
+from runtime.store.transaction import Transaction
+
+_SET = """
+INSERT INTO queue_setting VALUES (:queue, :degrade, :text, :by, :at) ON CONFLICT DO UPDATE
+SET degrade = :degrade, default_text = coalesce(:text, default_text), by = :by, at = :at
+RETURNING queue, degrade, default_text
+"""
+
+
+def begin_serving(tx: Transaction, write: BeginServing) -> None:
+    same.note_engine(tx, write.what)
+    _keep_what_is_needed(tx, write.cached)
+
+
+def set_queue(tx: Transaction, write: SetQueue) -> None:
+    queue = write.queue
+    if write.degrade is None:
+        tx.cx.execute("DELETE FROM queue_setting WHERE queue = ?", (queue,))
+        tx.effects.queues[queue] = None
+    else:
+        row = tx.cx.execute(
+            _SET,
+            {
+                "queue": queue,
+                "degrade": write.degrade,
+                "text": write.default_text,
+                "by": write.by,
+                "at": tx.now_ms,
+            },
+        ).fetchone()
+        tx.effects.queues[queue] = KeptQueue(*row)
+    _keep_what_is_needed(tx, write.cached)
+
+
+def queue_settings(cx: sqlite3.Connection) -> tuple[KeptQueue, ...]:
+    rows = cx.execute("SELECT queue, degrade, default_text FROM queue_setting ORDER BY queue")
+    return tuple(KeptQueue(*row) for row in rows)
+
+
+def _keep_what_is_needed(tx: Transaction, cached: Collection[str]) -> None:
+    """Keep the index of results while a queue wants it, and no longer."""
+    live = {kept.queue: kept.degrade for kept in queue_settings(tx.cx)}
+    configured = dict.fromkeys(cached, "cached")
+    same.keep(tx, wanted="cached" in (configured | live).values())

@@ -1,0 +1,54 @@
+"""Watches what is answered without an engine: only ever while none could serve, and marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from actors.tree import Tree
+from autoglm.types import TaskState
+from runtime.breaker import BreakerState
+from runtime.store import protocol as p
+from tests.simulation.disk import SimulatedStore
+
+
+class WatchedStore:
+    """A store whose commits are looked at. What is allowed is told here once more, without the
+    policy: a breaker that is closed anywhere means that tasks wait.
+    """
+
+    def __init__(self, store: SimulatedStore, found: list[str]) -> None:
+        self._store = store
+        self._found = found
+        self.tree: Tree | None = None
+        self.answered = 0
+
+    async def open(self) -> None:
+        await self._store.open()
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    async def query(self, query: p.Query) -> Any:
+        return await self._store.query(query)
+
+    async def commit(self, writes: Sequence[p.Write], now_ms: int) -> p.Committed:
+        down = self._no_engine()
+        committed = await self._store.commit(writes, now_ms)
+        for ending in committed.effects.endings:
+            task = None if ending.answer is None else ending.answer.task
+            if task is None or task.state is not TaskState.SUCCEEDED or task.attempt:
+                continue
+            if not down:
+                self._found.append(f"{task.id} was answered without an engine, and one could serve")
+            if task.degraded is None or ending.answer is None:
+                self._found.append(f"{task.id} was answered without an engine, and is not marked")
+        return committed
+
+    async def impair(self, fault: p.Fault | None) -> None:
+        await self._store.impair(fault)
+
+    def _no_engine(self) -> bool:
+        assert self.tree is not None
+        engines = self.tree._engine_hosts.children  # pyright: ignore[reportPrivateUsage]
+        return not any(engine.breaker.state is BreakerState.CLOSED for engine in engines)
