@@ -1,6 +1,7 @@
 """The tree: who supervises whom, and who talks to whom.
 
     root (one_for_one):  frontdoor  monitor  reader  retention  engines (one_for_one)  core
+                         watchdog, if somebody watches over the server
     core (rest_for_one): persister → scheduler → batchers (one_for_one)
 
 Sockets and engines survive a restart of the core. Everything that is not the same in a simulation
@@ -26,6 +27,7 @@ from actors import scheduler as scheduling
 from actors.addresses import Addresses
 from actors.breakers import BreakerMemory
 from actors.messages import Drain, TextsArrived
+from actors.watchdog import Watchdog
 from autoglm.errors import AutoGLMError, ServerUnavailable
 from autoglm.ids import Ids
 from autoglm.types import ServerStatus, TaskState
@@ -36,6 +38,7 @@ from runtime.actor import Child
 from runtime.clock import Clock, Rng, SteadyWall
 from runtime.config import Config
 from runtime.mailbox import Mailbox
+from runtime.sdnotify import STOPPING, ServiceManager, status
 from runtime.store.health import Health
 from runtime.store.protocol import CancelTasks, ClaimedTask, PutBack, Store, StoreDamaged, Write
 from runtime.supervision import ChildSpec, Strategy, Supervised, Supervisor
@@ -54,6 +57,8 @@ class World(msgspec.Struct, frozen=True):
     listen: fronting.Listen
     launch: Callable[[str], Launch]
     """Starts the host process of the engine so named."""
+    manager: ServiceManager | None = None
+    """Who watches over the server, and is told how it is."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -109,6 +114,8 @@ class Tree:
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new work and let running work finish. Whether all of it did in time."""
         self._draining = True
+        if self._world.manager is not None:
+            self._world.manager.notify(STOPPING, status("draining"))
         with anyio.move_on_after(timeout_s):
             while self.health.damage is None:
                 # Again each time, for who was restarted meanwhile, or had no room.
@@ -188,6 +195,7 @@ class Tree:
             ],
             replicas=True,
         )
+        manager = self._world.manager
         self._root = supervisor(
             "root",
             Strategy.ONE_FOR_ONE,
@@ -198,6 +206,7 @@ class Tree:
                 actor("retention", self._start_retention, at.retention),
                 patient("engines", lambda: self._engine_hosts),
                 patient("core", lambda: self._core),
+                *([actor("watchdog", lambda: self._start_watchdog(manager))] if manager else []),
             ],
         )
 
@@ -225,6 +234,13 @@ class Tree:
             model=self._identity.model,
         )
         return monitoring.Monitor(self._at.monitor, sources)
+
+    def _start_watchdog(self, manager: ServiceManager) -> Watchdog:
+        may_wait = (*self._core.children, *self._batchers.children)
+        store, clock = self._world.store, self._world.clock
+        return Watchdog(
+            *(self.actors(), may_wait, store, self.health, self._server_status, manager, clock)
+        )
 
     def _start_reader(self) -> reading.Reader:
         return reading.Reader(self._at.reader, self._world.store, self.health)

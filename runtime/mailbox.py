@@ -77,9 +77,11 @@ class MailboxStatistics(msgspec.Struct, frozen=True):
 class Bell:
     """Wakes one reader for any number of mailboxes and signals."""
 
-    __slots__ = ("_rung", "_waiter")
+    __slots__ = ("_rung", "_waiter", "visits")
 
     def __init__(self) -> None:
+        self.visits = 0
+        """How often its reader was done with something; within a long turn it counts itself."""
         self._rung = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -93,10 +95,12 @@ class Bell:
 
     def hush(self) -> None:
         """Forget earlier rings: the reader is about to look at everything anyway."""
+        self.visits += 1
         self._rung = False
 
     async def wait_rung(self) -> None:
         """Until `ring` has been called since the last return or `hush`."""
+        self.visits += 1
         if self._rung:
             await asyncio.sleep(0)  # a reader who rings for itself lets the others run
         while not self._rung:
@@ -247,8 +251,7 @@ class Mailbox(Generic[M]):
         Whoever was answered before the crash is not told a second time (a reply goes out once).
         """
         lent, taken = self._lent, self._taken
-        self._lent = []
-        self._taken = 0
+        self._lent, self._taken = [], 0
         self._processed += taken
         self._queue.extendleft(reversed(lent[taken:]))
         for message in lent[:taken]:

@@ -17,7 +17,7 @@ FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 300
 LONGER_FILES = {
     "model/vllm.py": 340,  # all of vLLM stays behind one file
-    "actors/tree.py": 320,  # one list: who is who, and who knows whom
+    "actors/tree.py": 340,  # one list: who is who, and who knows whom
     "runtime/store/protocol.py": 330,  # one list: all that can be asked of the store
 }
 LEFTOVERS = re.compile(
