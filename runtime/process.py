@@ -102,7 +102,7 @@ class ChildProcess:
         try:
             with theirs:
                 process = await spawn(begin, forget)
-        except OSError:
+        except BaseException:
             ours.close()
             raise
         return cls(process, await SocketChannel.of(ours), log, log_begins)

@@ -34,14 +34,16 @@ class Spawned:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.code: int | None = None
-        """Its exit code once it has ended; a signal's number, negative, if one ended it."""
+        """Its exit code once it has ended; a signal's number, negative, if one ended it. None
+        stays where we were told to ignore SIGCHLD, for then the kernel keeps no codes.
+        """
         self._ended = asyncio.Event()
 
     async def wait(self) -> None:
         """Until it has ended and is reaped."""
         await self._ended.wait()
 
-    def end(self, code: int) -> None:
+    def end(self, code: int | None) -> None:
         self.code = code
         self._ended.set()
 
@@ -50,7 +52,7 @@ async def spawn(begin: Callable[[], int], afterwards: Callable[[], object]) -> S
     """The process that `begin` starts, whose id it returns.
 
     `begin`, and `afterwards` when the process has ended, run in its own thread, so they may write
-    files: where others sync theirs, that too can take long. Raises OSError as `begin` does.
+    files: where others sync theirs, that too can take long. Raises what `begin` raises.
     """
     loop = asyncio.get_running_loop()
     begun: asyncio.Future[Spawned] = loop.create_future()
@@ -62,15 +64,17 @@ async def spawn(begin: Callable[[], int], afterwards: Callable[[], object]) -> S
     def live() -> None:
         try:
             pid = begin()
-        except OSError as error:
+        except Exception as error:
             refusal = error
             tell(lambda: begun.set_exception(refusal))
             return
         process = Spawned(pid)
         tell(lambda: begun.set_result(process))
-        _, status = os.waitpid(pid, 0)
+        code = None
+        with contextlib.suppress(ChildProcessError):
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         afterwards()
-        tell(lambda: process.end(os.waitstatus_to_exitcode(status)))
+        tell(lambda: process.end(code))
 
     threading.Thread(target=live, name="process", daemon=True).start()
     with anyio.CancelScope(shield=True):  # who has started it has to hear of it

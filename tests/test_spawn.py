@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from runtime.spawn import Spawned, posix_spawn, spawn
@@ -73,6 +74,22 @@ def test_what_can_not_be_started_says_so() -> None:
         ended(begin)
 
 
+def test_whatever_begins_wrong_is_told() -> None:
+    def begin() -> int:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        ended(begin)
+
+
+def test_an_end_is_noticed_where_the_kernel_keeps_no_exit_codes() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert ended(python("raise SystemExit(3)")).code is None
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_the_thread_lives_as_long_as_the_process_and_does_what_is_left_before_it_tells() -> None:
     """The kernel tells a process of its parent's death when the thread that began it ends."""
     steps: list[str] = []
@@ -95,3 +112,19 @@ def test_the_thread_lives_as_long_as_the_process_and_does_what_is_left_before_it
     threads[0].join(20)
     assert not threads[0].is_alive()
     assert steps == ["afterwards", "told"]
+
+
+def test_the_event_loop_goes_on_while_a_process_begins() -> None:
+    gate = threading.Event()
+
+    def begin() -> int:
+        assert gate.wait(20), "the event loop waits for us"
+        return python("")()
+
+    async def run() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(spawn, begin, lambda: None)
+            await anyio.lowlevel.checkpoint()
+            gate.set()
+
+    anyio.run(run)
