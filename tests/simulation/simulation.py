@@ -213,7 +213,7 @@ class _Simulation:
             store=store,
             listen=self._network.listen,
             launch=self._engines.launcher,
-            manager=self._managers[-1],
+            manager=self._managers[-1] if self.plan.watched else None,
         )
         identity = Identity("0", number, "simulated", "none", str(self._folder))
         tree = Tree(self.plan.config_at_start(number), identity, world)
