@@ -59,10 +59,10 @@ test-fast: setup ## The tests that need neither vLLM nor the real command (under
 	@$(BIN)/python -P -m pytest -m "not vllm and not system"
 
 # About a minute each for `mailbox`, `durable_queue` and `kill`, two for `simulation`, five each for
-# `engine_deaths` and `backlog`, half an hour for `engine_overhead`.
-BENCHES := mailbox simulation durable_queue kill engine_deaths backlog engine_overhead
+# `engine_deaths`, `supervision` and `backlog`, half an hour for `engine_overhead`.
+BENCHES := mailbox simulation durable_queue kill engine_deaths supervision backlog engine_overhead
 
-bench: setup ## Measure everything, against peers and physical limits (40 minutes, 6 GB of disk)
+bench: setup ## Measure everything, against peers and physical limits (45 minutes, 6 GB of disk)
 	@$(PIP) --quiet --no-deps -r requirements/bench.txt || echo "going without the peers in Python"
 	@missed=; for each in $(BENCHES); do echo "== $$each"; \
 		$(BIN)/python -P bench/$$each.py || missed="$$missed $$each"; done; \

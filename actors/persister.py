@@ -134,6 +134,7 @@ class Persister:
     async def _commit_all(self) -> None:
         """One transaction after another until both lanes are empty."""
         while len(self._engine_lane) or len(self._intake):
+            self._bell.visits += 1
             first = self._engine_lane.drain_nowait(COMMIT_MAX)
             second = self._intake.drain_nowait(COMMIT_MAX - len(first))
             self._engine_lane.all_taken()

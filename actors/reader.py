@@ -48,3 +48,4 @@ class Reader(Actor[Ask]):
                 ask.reply.send(Refused(error))
                 raise  # our breaker paces the next try
             self._asked.popleft()
+            self.mailbox.bell.visits += 1

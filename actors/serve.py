@@ -26,6 +26,7 @@ from runtime.config import Config
 from runtime.folder import claim_data_dir, claim_socket
 from runtime.orphans import end_orphans
 from runtime.process import ChildProcess, Host, die_with
+from runtime.sdnotify import ServiceManager, Systemd
 from runtime.store.protocol import StoreDamaged, StoreError
 from runtime.store.sqlite import STORE_NAME, SqliteStore
 from runtime.supervision import Escalation
@@ -73,7 +74,9 @@ async def _serve(config: Config, places: Places, options: ServeOptions) -> int:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         store = SqliteStore(places.data_dir / STORE_NAME, ranker(config.scheduler.policy))
         identity = _identity(config, places, private=options.parent is not None)
-        tree = Tree(config, identity, _world(places, store))
+        # One that ends with its parent answers to that one.
+        manager = Systemd.of(os.environ) if options.parent is None else None
+        tree = Tree(config, identity, _world(places, store, manager))
         try:
             await store.open()
         except StoreError as error:
@@ -142,7 +145,7 @@ def _identity(config: Config, places: Places, *, private: bool) -> Identity:
     return Identity(__version__, os.getpid(), engine.kind, engine.model, folder, private)
 
 
-def _world(places: Places, store: SqliteStore) -> World:
+def _world(places: Places, store: SqliteStore, manager: ServiceManager | None) -> World:
     return World(
         clock=SystemClock(),
         rng=system_rng(),
@@ -151,6 +154,7 @@ def _world(places: Places, store: SqliteStore) -> World:
         listen=_listener(places.socket),
         launch=_launcher(places.data_dir),
         signal=os.kill,
+        manager=manager,
     )
 
 

@@ -1,7 +1,7 @@
 """The tree: who supervises whom, and who talks to whom.
 
     root (one_for_one):  frontdoor  monitor  reader  retention  engines (one_for_one)  core
-                         and drills, where they are allowed
+                         drills, where they are allowed; watchdog, if somebody watches
     core (rest_for_one): persister → scheduler → batchers (one_for_one)
 
 Sockets and engines survive a restart of the core. Everything that is not the same in a simulation
@@ -33,6 +33,7 @@ from actors.policy.agenda import Agenda
 from actors.policy.refusal import refusal
 from actors.policy.rules import ConfiguredRules
 from actors.queues import Queues
+from actors.watchdog import Watchdog
 from autoglm.errors import AutoGLMError
 from autoglm.ids import Ids
 from autoglm.types import ServerStatus, TaskState
@@ -43,6 +44,7 @@ from runtime.actor import Child
 from runtime.clock import Clock, Rng, SteadyWall
 from runtime.config import Config
 from runtime.mailbox import Mailbox
+from runtime.sdnotify import STOPPING, ServiceManager, status
 from runtime.store.health import Health
 from runtime.store.protocol import ClaimedTask, FetchSummary, PutBack, Store, StoreDamaged, Write
 from runtime.supervision import ChildSpec, Strategy, Supervised, Supervisor
@@ -62,6 +64,8 @@ class World(msgspec.Struct, frozen=True):
     """Starts the host process of the engine so named."""
     signal: Callable[[int, int], None]
     """Sends a signal to the process so numbered."""
+    manager: ServiceManager | None = None
+    """Who watches over the server, and is told how it is."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -119,6 +123,8 @@ class Tree:
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new work and let running work finish. Whether all of it did in time."""
         self._draining = True
+        if self._world.manager is not None:
+            self._world.manager.notify(STOPPING, status("draining"))
         with anyio.move_on_after(timeout_s):
             while self.health.damage is None:
                 # Again each time, for who was restarted meanwhile, or had no room.
@@ -199,6 +205,7 @@ class Tree:
             replicas=True,
         )
         self._queues = Queues(config.queues, config.engine.what, self._engine_hosts.children, clock)
+        manager = self._world.manager
         self._root = supervisor(
             "root",
             Strategy.ONE_FOR_ONE,
@@ -210,6 +217,7 @@ class Tree:
                 patient("engines", lambda: self._engine_hosts),
                 patient("core", lambda: self._core),
                 *([actor("drills", self._start_drills, at.drills)] if config.drills else []),
+                *([actor("watchdog", lambda: self._start_watchdog(manager))] if manager else []),
             ],
         )
 
@@ -253,6 +261,13 @@ class Tree:
             model=self._identity.model,
         )
         return monitoring.Monitor(self._at.monitor, sources)
+
+    def _start_watchdog(self, manager: ServiceManager) -> Watchdog:
+        may_wait = (*self._core.children, *self._batchers.children)
+        store, clock = self._world.store, self._world.clock
+        return Watchdog(
+            *(self.actors(), may_wait, store, self.health, self._server_status, manager, clock)
+        )
 
     def _start_reader(self) -> reading.Reader:
         return reading.Reader(self._at.reader, self._world.store, self.health)

@@ -60,6 +60,29 @@ SHOWN: Final[dict[str, tuple[str, dict[str, str]]]] = {
         },
     ),
     "kill": ("`kill -9` of the server under load, again and again", {}),
+    "supervision": (
+        "Something dies: actors under load, prompts that kill or hang the engine",
+        {
+            "restart of frontdoor, p99": "p99 of a restart of the frontdoor",
+            "restart of monitor, p99": "p99 of a restart of the monitor",
+            "restart of reader, p99": "p99 of a restart of the reader",
+            "restart of retention, p99": "p99 of a restart of the retention",
+            "restart of persister, p99": "p99 of a restart of the persister",
+            "restart of scheduler, p99": "p99 of a restart of the scheduler",
+            "restart of batcher-1, p99": "p99 of a restart of the batcher",
+            "machine: woke late, p99": "… p99 of the machine's own lateness in that run",
+            "engine processes meanwhile": "engine processes during all of those restarts",
+            "1 x crash: most restarts for one poison": (
+                "engine restarts at most, one prompt in 1,000 crashes it"
+            ),
+            "3 x crash: most restarts for one poison": "… for each, three crash it",
+            "1 x hang: most restarts for one poison": "… one hangs it",
+            "1 x crash: least of the others answered": "… of the 999 others, answered",
+            "1 x crash: failures charged to others": "… failures charged to them",
+            "held, actors: starts meanwhile": "starts of an actor while its breaker was open",
+            "held, engine: starts meanwhile": "starts of an engine while its breaker was open",
+        },
+    ),
     "mailbox": (
         "A mailbox, one to one",
         {

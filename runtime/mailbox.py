@@ -79,9 +79,11 @@ class MailboxStatistics(msgspec.Struct, frozen=True):
 class Bell:
     """Wakes one reader for any number of mailboxes and signals."""
 
-    __slots__ = ("_rung", "_waiter")
+    __slots__ = ("_rung", "_waiter", "visits")
 
     def __init__(self) -> None:
+        self.visits = 0
+        """How often its reader was done with something; within a long turn it counts itself."""
         self._rung = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -95,10 +97,12 @@ class Bell:
 
     def hush(self) -> None:
         """Forget earlier rings: the reader is about to look at everything anyway."""
+        self.visits += 1
         self._rung = False
 
     async def wait_rung(self) -> None:
         """Until `ring` has been called since the last return or `hush`."""
+        self.visits += 1
         if self._rung:
             await asyncio.sleep(0)  # a reader who rings for itself lets the others run
         while not self._rung:

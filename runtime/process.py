@@ -13,20 +13,21 @@ import ctypes
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import anyio
-from anyio.abc import Process
 
 from runtime import orphans
 from runtime.channel import Channel, SocketChannel
+from runtime.spawn import Spawned, posix_spawn, spawn
 
 _PR_SET_PDEATHSIG = 1
 _LAST_WORDS_BYTES = 2000
+_CHANNEL_FD = 3
+"""Its end of the channel, after stdin, stdout and stderr."""
 _END_S = 1.0
 """How long a process may take to end after it let go of its channel."""
 LOG_BYTES_MAX = 1024 * 1024
@@ -65,12 +66,9 @@ def die_with(parent: int) -> None:
 class ChildProcess:
     """A Python module run as a child: `python -P -m module --fd N --parent PID`."""
 
-    def __init__(
-        self, process: Process, channel: Channel, log: Path, log_begins: int, known: Path
-    ) -> None:
+    def __init__(self, process: Spawned, channel: Channel, log: Path, log_begins: int) -> None:
         self.pid = process.pid
         self.channel = channel
-        self._known = known
         self._process = process
         self._log = log
         self._log_begins = log_begins
@@ -80,38 +78,47 @@ class ChildProcess:
     async def start(cls, module: str, log: Path, arguments: Sequence[str] = ()) -> ChildProcess:
         """Raises OSError when the process can't be started."""
         ours, theirs = socket.socketpair()
-        with theirs, _open_log(log) as output:
-            begins = output.tell()
-            process = await anyio.open_process(
-                [
-                    *(sys.executable, "-P", "-m", module),
-                    *("--fd", str(theirs.fileno()), "--parent", str(os.getpid())),
-                    *arguments,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                pass_fds=(theirs.fileno(),),
-            )
         known = log.with_suffix(orphans.SUFFIX)
-        orphans.record(known, process.pid)
-        return cls(process, await SocketChannel.of(ours), log, begins, known)
+        log_begins = 0
+
+        def begin() -> int:
+            nonlocal log_begins
+            with _open_log(log) as output, Path(os.devnull).open("rb") as nothing:
+                log_begins = output.tell()
+                given = {0: nothing.fileno(), 1: output.fileno(), 2: output.fileno()}
+                argv = [
+                    *(sys.executable, "-P", "-m", module),
+                    *("--fd", str(_CHANNEL_FD), "--parent", str(os.getpid())),
+                    *arguments,
+                ]
+                pid = posix_spawn(argv, os.environ, given | {_CHANNEL_FD: theirs.fileno()})
+            orphans.record(known, pid)
+            return pid
+
+        def forget() -> None:
+            with contextlib.suppress(OSError):
+                known.unlink()
+
+        try:
+            with theirs:
+                process = await spawn(begin, forget)
+        except BaseException:
+            ours.close()
+            raise
+        return cls(process, await SocketChannel.of(ours), log, log_begins)
 
     async def kill(self) -> None:
         with anyio.CancelScope(shield=True):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             await self._process.wait()
-            with contextlib.suppress(OSError):
-                self._known.unlink()
             await self.channel.aclose()
 
     async def wait_fate(self) -> str:
         with anyio.move_on_after(_END_S):
             await self._process.wait()
-        lines = self._last_words().splitlines()
-        return ": ".join([_fate(self._process.returncode), *lines[-1:]])
+        lines = (await anyio.to_thread.run_sync(self._last_words)).splitlines()
+        return ": ".join([_fate(self._process.code), *lines[-1:]])
 
     def _last_words(self) -> str:
         """The end of what this process, and not one before it, has printed."""

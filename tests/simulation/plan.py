@@ -82,6 +82,8 @@ class Plan:
         self.net_delay_s = rng.choice([0.0001, 0.005, 0.05])
         self.clock_jumps = (-86_400, -3_600, 0, 0, 3_600, 86_400)
         self.vandal = rng.random() < 0.2
+        self.watched = universe.rng("manager").random() < 0.5
+        """A service manager wants to hear that the server is alive."""
         self.people = [f"person-{number}" for number in range(1, rng.randint(1, 3) + 1)]
         self.tokens = rng.choice(OUTPUT_TOKENS)
         shares = universe.rng("shares")

@@ -44,6 +44,7 @@ from tests.simulation.degraded import WatchedStore
 from tests.simulation.disk import Mishaps, SimulatedStore
 from tests.simulation.engines import EngineRoom
 from tests.simulation.loop import Deadlock, Process, StepsExceeded, run_virtually
+from tests.simulation.manager import SimulatedManager
 from tests.simulation.net import Network
 from tests.simulation.people import History, Operator, Person, Vandal
 from tests.simulation.plan import POISON, Plan
@@ -52,6 +53,8 @@ from tests.simulation.world import Universe
 
 LIVENESS_S = 600
 """Virtual time within which everything must be answered."""
+WATCHDOG_S = 6.0
+"""A server that is not heard of for so long would be started anew."""
 RESTARTS_MAX = 200
 PLANTED = ("InjectedFault", "StoreError", "HostDied", "HostHung", "Excused", "PutBackFailed")
 """What children may fail of: faults of ours, and what follows from them."""
@@ -128,6 +131,8 @@ class _Simulation:
         self._drains = plan.drains
         self._kills = plan.server_kills
         self._server: Process | None = None
+        self._managers: list[SimulatedManager] = []
+        """One for each start."""
         self._store: SimulatedStore
         self._next_path = self._path(0)
         self._over = False
@@ -142,11 +147,14 @@ class _Simulation:
             except Exception as error:
                 found.append(f"{type(error).__name__}: {error}")
         self._over = True
+        if self._server is not None and not self._server.dead:
+            self._managers[-1].look()
         store = self._open_last()
         found += violations(store.cx, self.plan, self._history)
         found += self._too_many_engines(store.cx)
         found += self._own_failures
         found += self._restarts.found
+        found += [each for manager in self._managers for each in manager.found]
         (tasks,) = store.cx.execute("SELECT count(*) FROM task").fetchone()
         store.discard()
         universe = self.universe
@@ -194,6 +202,7 @@ class _Simulation:
         )
         store.open_now()
         self._next_path = self._path(self._starts)
+        self._managers.append(SimulatedManager(universe.clock, WATCHDOG_S))
         server = self._server = universe.spawn(f"server#{self._starts}", lambda: self._serve(store))
         server.on_death.append(self._after_death)
         if self._kills:
@@ -213,6 +222,7 @@ class _Simulation:
             listen=self._network.listen,
             launch=self._engines.launcher,
             signal=self._engines.signal,
+            manager=self._managers[-1] if self.plan.watched else None,
         )
         identity = Identity("0", number, "simulated", "none", str(self._folder))
         server = watched.tree = Tree(self.plan.config_at_start(number), identity, world)
@@ -228,6 +238,7 @@ class _Simulation:
 
     def _after_death(self) -> None:
         """Whatever ended it: the disk is as it is, and somebody starts it again."""
+        self._managers[-1].look()
         if self._over:
             return
         power_lost = self.plan.power_losses and self._rng.random() < 0.5
