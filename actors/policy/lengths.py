@@ -1,10 +1,10 @@
 """How long answers are expected to be, learned as tasks end, and what that does to ranks. Pure.
 
 **Expected length.** Three levels, each drawn towards the one above it while it has seen little:
-all tasks, the (tenant, kind) pair, and within the pair prompts of one size (powers of two). A mean
-of `n` answers counts as much as `PRIOR` answers of the level above, the posterior mean of a normal
-mean whose prior weighs as much (Gelman et al., Bayesian Data Analysis, 2.5); `n` stops at
-`MEMORY`, so what was long ago is forgotten. `max_tokens` caps the result.
+all tasks, the (tenant, kind) pair, and within the pair prompts of one size (powers of two). What
+the level above says counts as much as `PRIOR` answers: the posterior of a normal mean whose prior
+weighs so much (Gelman et al., Bayesian Data Analysis, 2.5). Means remember a bounded number of
+answers, so what was long ago is forgotten. `max_tokens` caps the result.
 
 **Rank.** The mean normalised latency weighs a task with 1 / its length, so the best order is by
 1 / length over work (Smith 1956, weighted shortest first), and with work in proportion to length
@@ -39,7 +39,11 @@ SIZES = 16
 PRIOR = 8.0
 """A level's answers that count as much as what the level above it says."""
 MEMORY = 1024
-"""Answers that a mean remembers."""
+"""Answers that a pair's means remember."""
+MEMORY_OVERALL = 16_384
+"""Answers that the mean of all remembers: longer than short ones are let through in a row, or the
+order would move its own measure.
+"""
 SPAN_MEMORY = 4096
 """Answers over which `span` falls to 1/e when none takes as long any more."""
 SPAN_MS_MAX = 1_800_000
@@ -48,16 +52,17 @@ STEEPNESS = 20.0
 
 
 class Mean:
-    """Of the last `MEMORY` values, roughly; exact for the first ones."""
+    """Of the last `memory` values, roughly; exact for the first ones."""
 
-    __slots__ = ("count", "value")
+    __slots__ = ("count", "memory", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int = MEMORY) -> None:
+        self.memory = memory
         self.count = 0
         self.value = 0.0
 
     def add(self, value: float) -> None:
-        self.count = min(MEMORY, self.count + 1)
+        self.count = min(self.memory, self.count + 1)
         self.value += (value - self.value) / self.count
 
     def drawn_to(self, prior: float) -> float:
@@ -77,7 +82,7 @@ class Pair:
 
 class LengthsStatistics(msgspec.Struct, frozen=True):
     answers: int
-    """At most `MEMORY`."""
+    """At most `MEMORY_OVERALL`."""
     mean_tokens: float
     pairs: int
     span_ms: float
@@ -88,7 +93,7 @@ class Lengths:
         self._pairs_max = pairs_max
         self._pairs: OrderedDict[tuple[str, str | None], Pair] = OrderedDict()
         """Least recently used first."""
-        self._overall = Mean()
+        self._overall = Mean(MEMORY_OVERALL)
         self._span_ms = 0.0
 
     def __repr__(self) -> str:
