@@ -1,43 +1,30 @@
-"""Traces replayed in virtual time: the orders that are compared, and the engine by arithmetic.
+"""Traces replayed in virtual time: the engine by arithmetic, and who may enter it.
 
 The engine's time is that of the simulated engine (`model.simulated.Timing`), who may enter is up to
-the batcher's own `Staging` with its look-ahead and window, ranks are those of `actors.policy`. All
-that is left out is what takes no time in the model: mailboxes, store and frames. Everything
-happens between two steps of the engine, as there.
+the batcher's own `Staging` with its look-ahead and window. All that is left out is what takes no
+time in the model: mailboxes, store and frames. Everything happens between two steps of the engine.
+What takes the slot of an answer that has just come out is sent when the next step has begun, so it
+takes part in the one after it; an engine that has run empty begins at once.
 """
 
 from __future__ import annotations
 
-import csv
 import heapq
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from actors.policy.lengths import Lengths
 from actors.policy.merge import URGENT_PRIORITY
 from actors.policy.preempt import Running, Waiting, for_urgent
-from actors.policy.rank import ranker
 from actors.policy.staging import Staging
-from autoglm.types import PRIORITY_DEFAULT, TaskSpec
+from bench.orders import ORDERS, Order, Request
+from bench.report import percentile
 from model.simulated import Timing
 from runtime.config import BatchConfig
 from runtime.store.protocol import ClaimedTask
 
-CHARS_PER_TOKEN = 4
 StopRule = Callable[[Sequence[Running], Sequence[Waiting], float], tuple[int, ...]]
-
-
-class Request(NamedTuple):
-    arrival_s: float
-    prompt: int
-    output: int
-    """Tokens, both."""
-    kind: str
-    priority: int = PRIORITY_DEFAULT
 
 
 class Machine(NamedTuple):
@@ -50,120 +37,6 @@ class Machine(NamedTuple):
     def prefill_steps(self) -> float:
         """Steps that prefilling one token takes."""
         return self.timing.prefill_token_s / self.timing.step_s
-
-
-def read_trace(path: Path) -> list[Request]:
-    """Lines of `arrival_s,input_tokens,output_tokens` in order of arrival; the file names the kind."""
-    with path.open(newline="") as lines:
-        rows = [
-            Request(float(row["arrival_s"]), int(row["input_tokens"]), int(row["output_tokens"]), "")
-            for row in csv.DictReader(lines)
-        ]
-    return [row._replace(kind=path.stem, output=max(1, row.output)) for row in sorted(rows)]
-
-
-class Order(Protocol):
-    """Who is next. Requests are known by their numbers in the trace."""
-
-    def __len__(self) -> int: ...
-    def add(self, seq: int, request: Request, now_ms: int) -> None: ...
-    def put_back(self, seq: int, request: Request, rank: int) -> None: ...
-    def head(self) -> int: ...
-    def take(self) -> tuple[int, int]:
-        """The next one, and its rank."""
-        ...
-
-    def ended(self, request: Request, age_ms: int) -> None: ...
-    def expected(self, request: Request) -> float: ...
-
-
-class ByRank:
-    """Ranks fixed at submission: `rank` says how, with what is learned meanwhile."""
-
-    def __init__(self, rank: Callable[[Request, int, Lengths], int]) -> None:
-        self._rank = rank
-        self._lengths = Lengths()
-        self._heap: list[tuple[int, int]] = []
-
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    def add(self, seq: int, request: Request, now_ms: int) -> None:
-        heapq.heappush(self._heap, (self._rank(request, now_ms, self._lengths), seq))
-
-    def put_back(self, seq: int, request: Request, rank: int) -> None:  # noqa: ARG002
-        heapq.heappush(self._heap, (rank, seq))
-
-    def head(self) -> int:
-        return self._heap[0][1]
-
-    def take(self) -> tuple[int, int]:
-        rank, seq = heapq.heappop(self._heap)
-        return seq, rank
-
-    def ended(self, request: Request, age_ms: int) -> None:
-        chars = request.prompt * CHARS_PER_TOKEN
-        self._lengths.ended("default", request.kind, chars, request.output, age_ms)
-
-    def expected(self, request: Request) -> float:
-        chars = request.prompt * CHARS_PER_TOKEN
-        return self._lengths.expected("default", request.kind, chars)
-
-
-class RoundRobin(ByRank):
-    """A turn for each kind that has something waiting; within one first come, first served."""
-
-    def __init__(self) -> None:
-        super().__init__(_never)
-        self._lines: dict[str, deque[int]] = {}
-        self._turns: deque[str] = deque()
-        self._waiting = self._taken = 0
-
-    def __len__(self) -> int:
-        return self._waiting
-
-    def add(self, seq: int, request: Request, now_ms: int) -> None:  # noqa: ARG002
-        line = self._lines.setdefault(request.kind, deque())
-        if not line:
-            self._turns.append(request.kind)
-        line.append(seq)
-        self._waiting += 1
-
-    def head(self) -> int:
-        return self._lines[self._turns[0]][0]
-
-    def take(self) -> tuple[int, int]:
-        kind = self._turns.popleft()
-        line = self._lines[kind]
-        seq = line.popleft()
-        if line:
-            self._turns.append(kind)
-        self._waiting -= 1
-        self._taken += 1
-        return seq, self._taken
-
-
-def _never(*_: object) -> int:
-    raise AssertionError("turns have no rank")
-
-
-_SPECS = [TaskSpec("", prompt="", priority=priority) for priority in range(10)]
-_fifo, _priority = ranker("fifo"), ranker("priority")
-
-
-def _mlfq(request: Request, now_ms: int, lengths: Lengths) -> int:
-    chars = request.prompt * CHARS_PER_TOKEN
-    boost = lengths.boost_ms("default", request.kind, chars)
-    return _priority(_SPECS[request.priority], now_ms) - boost
-
-
-ORDERS: dict[str, Callable[[], Order]] = {
-    "fifo": lambda: ByRank(lambda one, now, _: _fifo(_SPECS[one.priority], now)),
-    "round_robin": RoundRobin,
-    "priority": lambda: ByRank(lambda one, now, _: _priority(_SPECS[one.priority], now)),
-    "mlfq": lambda: ByRank(_mlfq),
-    "clairvoyant": lambda: ByRank(lambda one, _now, _: one.priority * 10**9 + one.output),
-}
 
 
 @dataclass(slots=True)
@@ -201,6 +74,8 @@ class Replay:
     reserve: int = 0
     now: float = 0.0
     step: int = 0
+    _late: int = 0
+    """Tokens to prefill of what was sent when the step under way had begun."""
     arrived: int = 0
     staging: Staging = field(default_factory=lambda: Staging(BatchConfig()))
     staged: dict[int, int] = field(default_factory=dict[int, int])
@@ -217,11 +92,16 @@ class Replay:
         done = Replayed([-1.0] * count, [0.0] * count)
         while True:
             self._arrive()
+            prefill = self._late + self._send(done, self.step)
+            self._late = 0
             self._end(done)
-            self._claim()
-            prefill = self._send(done)
+            self._claim(self.now)
+            if not self.flying:
+                prefill = self._send(done, self.step)
+            else:
+                self._late = self._send(done, self.step + 1)
             if self.stop is not None and self._stop(done):
-                prefill += self._send(done)
+                self._late += self._send(done, self.step + 1)
             if self.flying:
                 self._advance(prefill)
             elif self.arrived < count:
@@ -235,9 +115,9 @@ class Replay:
             request = requests[self.arrived]
             self.order.add(self.arrived, request, int(request.arrival_s * 1000))
             self.arrived += 1
-            self._claim()
+            self._claim(request.arrival_s)
 
-    def _claim(self) -> None:
+    def _claim(self, at_s: float) -> None:
         """As many as the batcher asks for."""
         order, slots = self.order, self.machine.slots
         while len(order):
@@ -247,7 +127,7 @@ class Replay:
             seq, rank = order.take()
             self.staged[seq] = rank
             task = ClaimedTask(seq, "", 1, 0, 0, self.requests[seq].priority, rank, False)
-            self.staging.add((task,), self.now)
+            self.staging.add((task,), at_s)
 
     def _urgent(self, seq: int) -> bool:
         return self.requests[seq].priority <= URGENT_PRIORITY
@@ -268,8 +148,8 @@ class Replay:
             return None
         return flight.joined + self.requests[seq].output - flight.before
 
-    def _send(self, done: Replayed) -> int:
-        """What goes in now; its tokens to prefill."""
+    def _send(self, done: Replayed, joins: int) -> int:
+        """What goes in now and joins the engine's step so numbered; its tokens to prefill."""
         prefill = 0
         while self.staged:
             slots = self.machine.slots
@@ -280,18 +160,18 @@ class Replay:
             if batch is None:
                 break
             for task in batch.tasks:
-                prefill += self._start(task.seq, done)
-            self._claim()
+                prefill += self._start(task.seq, done, joins)
+            self._claim(self.now)
         return prefill
 
-    def _start(self, seq: int, done: Replayed) -> int:
+    def _start(self, seq: int, done: Replayed, joins: int) -> int:
         del self.staged[seq]
         request, before = self.requests[seq], self.made.get(seq, 0)
         if done.started_s[seq] < 0:
             done.started_s[seq] = self.now
         done.prefilled_again += request.prompt + before if before else 0
-        self.flying[seq] = _Flight(self.step, before, self.order.expected(request))
-        heapq.heappush(self.ends, (self.step + request.output - before, seq))
+        self.flying[seq] = _Flight(joins, before, self.order.expected(request))
+        heapq.heappush(self.ends, (joins + request.output - before, seq))
         return request.prompt + before
 
     def _stop(self, done: Replayed) -> bool:
@@ -317,7 +197,8 @@ class Replay:
         return bool(seqs)
 
     def _running(self, seq: int, flight: _Flight) -> Running:
-        request, made = self.requests[seq], flight.before + self.step - flight.joined
+        request = self.requests[seq]
+        made = flight.before + max(0, self.step - flight.joined)
         stops = self.stopped.get(seq, 0)
         return Running(seq, request.priority, request.prompt, made, flight.expected, stops)
 
@@ -327,7 +208,7 @@ class Replay:
         while self._ends_at(self.ends[0][1]) != self.ends[0][0]:
             heapq.heappop(self.ends)
         steps = 1
-        if not prefill:
+        if not (prefill or self._late):
             steps = self.ends[0][0] - self.step
             free = len(self.flying) < self.machine.slots
             if free and self.staged and not self.reserve:
@@ -337,3 +218,45 @@ class Replay:
                 steps = min(steps, max(1, math.ceil(gap / timing.step_s)))
         self.step += steps
         self.now += timing.step(prefill) + (steps - 1) * timing.step_s
+
+
+class Measured(NamedTuple):
+    """What one order made of one trace. Seconds, and seconds a token."""
+
+    mean: float
+    p50: float
+    p99: float
+    longest_wait_s: float
+    makespan_s: float
+
+    @classmethod
+    def of(cls, requests: Sequence[Request], done: Replayed) -> Measured:
+        latencies = normalised(requests, done)
+        starts = zip(requests, done.started_s, strict=True)
+        return cls(
+            sum(latencies) / len(latencies),
+            percentile(latencies, 50),
+            percentile(latencies, 99),
+            max(start - each.arrival_s for each, start in starts),
+            max(done.finished_s),
+        )
+
+
+def normalised(requests: Sequence[Request], done: Replayed) -> list[float]:
+    ends = zip(requests, done.finished_s, strict=True)
+    return [(end - each.arrival_s) / each.output for each, end in ends]
+
+
+def replayed(requests: Sequence[Request], machine: Machine, order: str, **how: Any) -> Replayed:
+    return Replay(requests, ORDERS[order](), machine, **how).run()
+
+
+def saturation_s(requests: Sequence[Request], machine: Machine) -> float:
+    """How long the engine takes for all of it, first come, first served."""
+    at_once = [each._replace(arrival_s=0.0) for each in requests]
+    return max(replayed(at_once, machine, "fifo").finished_s)
+
+
+def scaled(requests: Sequence[Request], machine: Machine, load: float) -> list[Request]:
+    factor = saturation_s(requests, machine) / load / requests[-1].arrival_s
+    return [each._replace(arrival_s=each.arrival_s * factor) for each in requests]
