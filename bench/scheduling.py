@@ -6,8 +6,9 @@ start, first come, first served. Normalised latency is (end - arrival) / output 
 the time between arrival and first entry into the engine. Nothing depends on the machine's speed.
 
 The engine's prompts go in some twelve times as fast as answers come out of its full slots. Other
-proportions are measured too. Without `--trace` it is the samples in bench/data: too short for what
-is learned to count, so the floor for the mix holds for whole traces only.
+proportions are measured too. Without `--trace` it is the samples in bench/data, whose results go
+to a file of their own: ten minutes are short for what is learned to count, so the floors for the
+mean of the mix and for urgent tasks hold for whole traces only.
 """
 
 from __future__ import annotations
@@ -143,8 +144,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    arguments = parser().parse_args()
+    made = parser()
+    arguments = made.parse_args()
     paths: list[Path] = list(SAMPLES) if arguments.quick else arguments.trace or list(SAMPLES)
+    whole = paths != list(SAMPLES)
+    if not whole and arguments.output == made.get_default("output"):
+        arguments.output = arguments.output.with_stem("scheduling_samples")
     arguments.trace = [path.name for path in paths]
     state = report.conditions(arguments)
     machine = machine_of(arguments.slots, arguments.step_ms, arguments.prefill_tok_s)
@@ -158,12 +163,12 @@ def main() -> int:
         tables[name] = compare(requests, machine)
     figures: list[Figure] = []
     if "mixed" in tables:
-        figures += of_the_mix(tables["mixed"][HIGH], HIGH, whole=paths != list(SAMPLES))
+        figures += of_the_mix(tables["mixed"][HIGH], HIGH, whole=whole)
     for trace in traces:
         figures += of_one_kind(trace[0].kind, tables[trace[0].kind])
     progress("urgent tasks over files, and generations stopped for others")
     first, file = traces[0], questions()
-    figures += over_bulk(first, file, machine, "questions", bar=True)
+    figures += over_bulk(first, file, machine, "questions", bar=whole)
     figures += over_bulk(first, first, machine, "conversations", bar=False)
     for name, requests in workloads.items():
         figures += preemption(requests, machine, name)

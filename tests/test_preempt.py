@@ -101,3 +101,9 @@ def test_nobody_is_stopped_for_one_who_is_longer_or_less_urgent() -> None:
     running = [bulk(1, made=300)]
     assert for_shorter(running, [Waiting(5, 1000)], FREE) == ()
     assert for_shorter(running, [Waiting(6, 5)], FREE) == ()
+
+
+def test_who_was_stopped_often_enough_runs_to_the_end() -> None:
+    running = [bulk(1, made=300, stops=STOPS_MAX)]
+    assert for_urgent(running, [Waiting(0, 5)], FREE) == ()
+    assert for_shorter(running, [Waiting(5, 5)], FREE) == ()
