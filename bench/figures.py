@@ -59,6 +59,25 @@ SHOWN: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "kill to first dispatch at 5,000,000": "from `kill -9` to the first dispatch",
         },
     ),
+    "scheduling": (
+        "Order: an hour of conversation and code traces replayed in virtual time",
+        {
+            "two kinds at 0.95: mean / fifo": (
+                "mean normalised latency of both at 0.95 of saturation, against first come, first"
+                " served"
+            ),
+            "two kinds at 0.95: mean / fifo, clairvoyant": "… of who knows all lengths ahead",
+            "two kinds at 0.95: longest wait / fifo": "longest wait",
+            "two kinds at 0.95: longest wait / fifo, clairvoyant": (
+                "… of who knows all lengths ahead"
+            ),
+            "azure_conv_2023 at 0.95: mean / fifo": "conversations alone: mean",
+            "azure_code_2023 at 0.95: mean / fifo": "code alone: mean",
+            "urgent over questions: p99 / alone": (
+                "p99 of urgent conversations over a file that fills the engine, against none there"
+            ),
+        },
+    ),
     "kill": ("`kill -9` of the server under load, again and again", {}),
     "supervision": (
         "Something dies: actors under load, prompts that kill or hang the engine",

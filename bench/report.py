@@ -92,6 +92,11 @@ def ratio(
     return Figure(f"{of.name} / {to.name}", "x", samples, floor, aim, less)
 
 
+def less(name: str, value: float, floor: float | None = None, aim: float | None = None) -> Figure:
+    """A ratio of which less is better, where every run comes to the same."""
+    return Figure(name, "x", [value], floor, aim, less=True)
+
+
 def turns(rounds: int, legs: dict[str, Callable[[], Any]]) -> dict[str, list[Any]]:
     """What each leg came to, round by round; the legs take turns."""
     found: dict[str, list[Any]] = {name: [] for name in legs}

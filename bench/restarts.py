@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -85,7 +86,7 @@ async def server_in(folder: Path, breaker: BreakerOptions) -> AsyncGenerator[Tre
         (folder / "socket").unlink(missing_ok=True)
         return TransportListener(await anyio.create_unix_listener(folder / "socket"))
 
-    world = World(SystemClock(), system_rng(), Ids(), store, listen, launcher)
+    world = World(SystemClock(), system_rng(), Ids(), store, listen, launcher, os.kill)
     config = Config(engine=ENGINE, supervision=SupervisionConfig(actors=breaker))
     tree = Tree(config, Identity("0", 0, "simulated", "none", str(folder)), world)
     try:

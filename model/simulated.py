@@ -33,7 +33,7 @@ import anyio.lowlevel
 
 from model.engine import Completion, EngineInfo, EngineLoad, EngineRequest, RequestFailed
 from runtime.clock import Clock
-from runtime.config import EngineConfig
+from runtime.config import EngineConfig, SimulatedConfig
 
 CONTEXT_TOKENS_DEFAULT: Final = 8192
 """What fits when `engine.max_model_len` is not set: as much as the packaged model holds."""
@@ -45,6 +45,23 @@ _MARK: Final = re.compile(r"\[\[(crash|hang|error|invalid|slow|tokens)(?::(\d+(?
 def kill_own_process() -> None:
     """Die as an engine that crashed: at once, without unwinding or flushing anything."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long the engine takes, in seconds."""
+
+    step_s: float
+    prefill_token_s: float
+
+    @classmethod
+    def of(cls, simulated: SimulatedConfig) -> Timing:
+        rate = simulated.prefill_tok_s
+        return cls(simulated.step_ms / 1000, 1 / rate if rate else 0.0)
+
+    def step(self, prefill_tokens: int) -> float:
+        """One step that requests join whose prompts have so many tokens in all."""
+        return self.step_s + prefill_tokens * self.prefill_token_s
 
 
 @dataclass(slots=True, eq=False)
@@ -73,13 +90,11 @@ class SimulatedEngine:
         clock: Clock,
         kill: Callable[[], None] = kill_own_process,
     ) -> None:
-        simulated = config.simulated
+        self._timing = Timing.of(config.simulated)
         self._config = config
         self._clock = clock
         self._kill = kill
         self._context = config.max_model_len or CONTEXT_TOKENS_DEFAULT
-        self._step_s = simulated.step_ms / 1000
-        self._prefill_s = 1 / simulated.prefill_tok_s if simulated.prefill_tok_s else 0.0
         slots = config.max_num_seqs
         self._slots = anyio.Semaphore(slots, max_value=slots, fast_acquire=True)
         self._arrived: dict[_Generation, None] = {}
@@ -174,8 +189,7 @@ class SimulatedEngine:
 
     async def _decode(self, generation: _Generation) -> None:
         """Take part in the steps until the answer is complete."""
-        prefill_s = generation.prompt_tokens * self._prefill_s
-        if not (self._step_s or prefill_s or self._halted):
+        if not (self._timing.step(generation.prompt_tokens) or self._halted):
             self._prompt_tokens += generation.prompt_tokens
             self._advance(generation, generation.wanted)
             return
@@ -210,13 +224,14 @@ class SimulatedEngine:
         self._running |= self._arrived
         self._arrived.clear()
         self._prompt_tokens += prefill
-        start = now if self._step_starts is None else max(self._step_starts, now - self._step_s)
-        self._step_ends = start + self._step_s + prefill * self._prefill_s
+        step_s = self._timing.step_s
+        start = now if self._step_starts is None else max(self._step_starts, now - step_s)
+        self._step_ends = start + self._timing.step(prefill)
 
     def _end_step(self, ended: float) -> None:
         self._step_ends, self._step_starts = None, ended
         for generation in list(self._running):
-            self._advance(generation, 1 if self._step_s else generation.wanted)
+            self._advance(generation, 1 if self._timing.step_s else generation.wanted)
             if generation.made == generation.wanted:
                 del self._running[generation]
                 generation.wake.set()

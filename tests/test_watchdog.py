@@ -53,6 +53,7 @@ class Ward:
             store=self._store,
             listen=Network(universe, 0.001).listen,
             launch=EngineRoom(universe, 0.001).launcher,
+            signal=lambda _pid, _number: None,
             manager=self.manager,
         )
         self.tree = Tree(CONFIG, Identity("0", 1, "simulated", "none", str(folder)), world)
