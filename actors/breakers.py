@@ -14,7 +14,8 @@ from runtime.breaker import Breaker, BreakerState
 from runtime.clock import Clock
 from runtime.config import EngineConfig
 from runtime.mailbox import Mailbox
-from runtime.store.protocol import FetchBreakers, KeptBreaker, RememberBreaker, Store
+from runtime.store.protocol import Store
+from runtime.store.upkeepprotocol import FetchBreakers, KeptBreaker, RememberBreaker
 from runtime.supervision import Supervised
 
 

@@ -13,6 +13,7 @@ import sys
 
 from autoglm import argtypes, cli
 from autoglm.errors import ConfigError
+from autoglm.options import add_run_options
 from autoglm.paths import places
 from runtime.config import Config, load
 
@@ -62,7 +63,7 @@ def _add_run(subparsers: cli.Subparsers[cli.Parser]) -> None:
     parser = cli.add_command(
         subparsers, "run", "answer a file, and take it up again where it stopped", _run
     )
-    cli.add_run_options(parser)
+    add_run_options(parser)
 
 
 def _add_doctor(subparsers: cli.Subparsers[cli.Parser]) -> None:

@@ -22,16 +22,7 @@ import msgspec
 from autoglm.errors import AutoGLMError
 from model.engine import Progress
 from runtime.mailbox import Answered, Reply
-from runtime.store.protocol import (
-    ClaimedTask,
-    Ending,
-    Key,
-    Lane,
-    Left,
-    Query,
-    StoreError,
-    Write,
-)
+from runtime.store.protocol import ClaimedTask, Ending, Key, Lane, Left, Query, StoreError, Write
 
 
 class Commit(msgspec.Struct, frozen=True):

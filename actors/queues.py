@@ -18,7 +18,8 @@ from autoglm.degrade import QueueStatus
 from autoglm.errors import InvalidRequest
 from runtime.clock import Clock
 from runtime.queueconfig import DEFAULT_TEXT_CHARS_MAX, QueueConfig, check_known
-from runtime.store.protocol import InsertLines, InsertTasks, Write
+from runtime.store.jobprotocol import InsertLines
+from runtime.store.protocol import InsertTasks, Write
 from runtime.store.queueprotocol import BeginServing, SetQueue
 from runtime.store.standin import KeptQueue
 from runtime.supervision import Supervised

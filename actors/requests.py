@@ -18,7 +18,9 @@ from autoglm.errors import InvalidRequest, NotAllowed, ProtocolError
 from autoglm.ids import Ids
 from autoglm.spec import check_name
 from autoglm.types import Answer, ErrorInfo, TaskSpec
+from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
+from runtime.store import upkeepprotocol as up
 
 log = logging.getLogger("autoglm.frontdoor")
 DEFAULT_TENANT = "default"
@@ -207,12 +209,12 @@ class Requests:
         if connection.tenant is not None:
             raise InvalidRequest("pruning is for the operator: connect without a tenant")
 
-        def then(done: p.Pruned) -> None:
+        def then(done: up.Pruned) -> None:
             removed = (done.tasks, done.results, done.events, done.jobs, done.next)
             connection.reply(wire.Pruned(request.rid, *removed))
 
         after = (stored(request.after[0]), stored(request.after[1]))
-        write = p.PruneTasks(stored(request.before), after)
+        write = up.PruneTasks(stored(request.before), after)
         self._desk.commit(connection, request.rid, write, then)
 
     def _set_queue(self, connection: Connection, request: wire.SetQueue) -> None:
@@ -228,7 +230,7 @@ class Requests:
         self._desk.commit(connection, request.rid, write, then)
 
     def _open_job(self, connection: Connection, request: wire.OpenJob) -> None:
-        write = p.OpenJob(
+        write = jp.OpenJob(
             self._ids.mint(),
             connection.tenant or DEFAULT_TENANT,
             request.output,
@@ -237,7 +239,7 @@ class Requests:
             request.fresh,
         )
 
-        def then(job: p.JobOpening) -> None:
+        def then(job: jp.JobOpening) -> None:
             connection.reply(
                 wire.JobOpened(request.rid, job.id, job.submitted, job.sealed, job.resumed)
             )
@@ -249,6 +251,6 @@ class Requests:
         self._desk.commit(
             connection,
             request.rid,
-            p.InsertLines(connection.tenant, request.job, lines, request.last),
+            jp.InsertLines(connection.tenant, request.job, lines, request.last),
             lambda submitted: connection.reply(wire.LinesSubmitted(request.rid, submitted)),
         )

@@ -21,7 +21,8 @@ from runtime.alarm import Alarm
 from runtime.clock import Clock
 from runtime.config import RetentionConfig
 from runtime.mailbox import ActorDied, Answered, Mailbox, Signal
-from runtime.store.protocol import DoChore, Pruned, PruneEvents, PruneTasks, Write
+from runtime.store.protocol import Write
+from runtime.store.upkeepprotocol import DoChore, Pruned, PruneEvents, PruneTasks
 
 CAPACITY = 8
 ROUND_S = 3600.0

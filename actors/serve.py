@@ -16,7 +16,8 @@ import msgspec
 from anyio.abc import Listener, SocketStream
 
 from actors.policy.rank import ranker
-from actors.tree import Identity, Tree, World
+from actors.tree import Tree
+from actors.world import Identity, World
 from autoglm import __version__
 from autoglm.ids import Ids
 from autoglm.paths import Places

@@ -16,6 +16,7 @@ from autoglm import wire
 from autoglm.errors import AutoGLMError, NotFound
 from autoglm.types import Answer
 from model.engine import Progress
+from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
 
 LOOKUP_MAX = 512
@@ -161,7 +162,7 @@ class Telling:
             elif waiter.news:
                 self._ask_lines(waiter)
 
-        query = p.FetchJobLines(
+        query = jp.FetchJobLines(
             connection.tenant, request.job, request.after, request.ordered, request.limit
         )
         self._desk.ask(connection, request.rid, query, then)

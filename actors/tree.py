@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
-import msgspec
 
 from actors import batcher as batching
 from actors import drills as drilling
@@ -34,50 +33,21 @@ from actors.policy.refusal import refusal
 from actors.policy.rules import ConfiguredRules
 from actors.queues import Queues
 from actors.watchdog import Watchdog
+from actors.world import Identity, World
 from autoglm.errors import AutoGLMError
-from autoglm.ids import Ids
 from autoglm.types import ServerStatus, TaskState
-from autoglm.wire import PROTOCOL_VERSION, Welcome
 from model.engine import Progress
-from model.hosted import HostedEngine, Launch
+from model.hosted import HostedEngine
 from runtime.actor import Child
-from runtime.clock import Clock, Rng, SteadyWall
+from runtime.clock import SteadyWall
 from runtime.config import Config
 from runtime.mailbox import Mailbox
 from runtime.sdnotify import STOPPING, ServiceManager, status
 from runtime.store.health import Health
-from runtime.store.protocol import ClaimedTask, FetchSummary, PutBack, Store, StoreDamaged, Write
+from runtime.store.protocol import ClaimedTask, FetchSummary, PutBack, StoreDamaged, Write
 from runtime.supervision import ChildSpec, Strategy, Supervised, Supervisor
 
 _QUIET_CHECK_S = 0.02
-
-
-class World(msgspec.Struct, frozen=True):
-    """What differs between a machine and a simulation."""
-
-    clock: Clock
-    rng: Rng
-    ids: Ids
-    store: Store
-    listen: fronting.Listen
-    launch: Callable[[str], Launch]
-    """Starts the host process of the engine so named."""
-    signal: Callable[[int, int], None]
-    """Sends a signal to the process so numbered."""
-    manager: ServiceManager | None = None
-    """Who watches over the server, and is told how it is."""
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """What the server says of itself."""
-
-    version: str
-    pid: int
-    engine: str
-    model: str
-    data_dir: str
-    private: bool = False
-    """It ends with the process that started it."""
 
 
 class Tree:
@@ -229,7 +199,7 @@ class Tree:
             self._at.intake,
             self._at.reader,
             self._at.monitor,
-            self._welcome,
+            self._identity.welcome,
             self._refusing,
             self._world.ids,
             self._queues,
@@ -332,25 +302,9 @@ class Tree:
         now, persister = self._world.clock.monotonic(), self._core.children[0]
         return refusal(write, now, self.health, persister, draining=self._draining)
 
-    def _welcome(self, rid: int) -> Welcome:
-        identity = self._identity
-        return Welcome(
-            *(rid, identity.version, PROTOCOL_VERSION, identity.engine, identity.model),
-            private=identity.private,
-        )
-
     def _server_status(self) -> ServerStatus:
-        identity = self._identity
-        return ServerStatus(
-            version=identity.version,
-            pid=identity.pid,
-            started_at=self._started_at,
-            state="draining" if self._draining else "running",
-            engine=identity.engine,
-            model=identity.model,
-            data_dir=identity.data_dir,
-            trouble=self.health.trouble,
-        )
+        state = "draining" if self._draining else "running"
+        return self._identity.status(self._started_at, state, self.health.trouble)
 
     def _task_counts(self) -> dict[TaskState, int]:
         return self._persister.statistics().tasks if self._persister else {}

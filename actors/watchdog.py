@@ -26,7 +26,8 @@ from runtime.actor import Statistics
 from runtime.clock import Clock
 from runtime.sdnotify import ServiceManager
 from runtime.store.health import Health
-from runtime.store.protocol import FetchBreakers, Store, StoreError
+from runtime.store.protocol import Store, StoreError
+from runtime.store.upkeepprotocol import FetchBreakers
 from runtime.supervision import ChildState, Supervised
 
 log = logging.getLogger("autoglm.watchdog")

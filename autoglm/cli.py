@@ -20,8 +20,9 @@ import anyio
 
 from autoglm import __version__, argtypes, commands, dead, drilling, pruning, queues
 from autoglm.errors import AutoGLMError
+from autoglm.options import add_submit_options
 from autoglm.text import one_line
-from autoglm.types import PRIORITY_DEFAULT, PRIORITY_LEAST_URGENT, PRIORITY_MOST_URGENT, TaskState
+from autoglm.types import TaskState
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -85,7 +86,8 @@ def build_parser(extra: Iterable[Extra] = ()) -> Parser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for add in extra:
         add(subparsers)
-    _add_submit(subparsers)
+    summary = "hand in a prompt and print its task's id"
+    add_submit_options(add_command(subparsers, "submit", summary, _async(commands.submit)))
     _add_get(subparsers)
     _add_list(subparsers)
     _add_cancel(subparsers)
@@ -129,82 +131,6 @@ def add_command(
     server.add_argument("--engine", choices=("vllm", "simulated"), help="what runs the model")
     server.add_argument("--model", metavar="NAME|PATH", help="smollm2, tiny or a model folder")
     return parser
-
-
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """The options of `run`, as `autoglm.job.options_of` reads them."""
-    parser.add_argument("input", metavar="IN.jsonl", type=Path, help="one task a line")
-    parser.add_argument(
-        *("-o", "--output"),
-        metavar="OUT.jsonl",
-        type=Path,
-        required=True,
-        help="where the answers go; what fails goes to OUT.errors.jsonl",
-    )
-    parser.add_argument("--fresh", action="store_true", help="start over, whatever OUT.jsonl holds")
-    order = parser.add_mutually_exclusive_group()
-    order.add_argument(
-        "--ordered",
-        action="store_true",
-        default=True,
-        help="write answers in the order of the input (this is the default)",
-    )
-    order.add_argument(
-        "--as-completed", dest="ordered", action="store_false", help="write answers as they come"
-    )
-
-
-def _add_submit(subparsers: Subparsers[Parser]) -> None:
-    parser = add_command(
-        subparsers, "submit", "hand in a prompt and print its task's id", _async(commands.submit)
-    )
-    parser.add_argument("text", metavar="TEXT|-", help="the prompt; - reads it from stdin")
-    answer = parser.add_mutually_exclusive_group()
-    answer.add_argument("--wait", action="store_true", help="print the answer when it is there")
-    answer.add_argument("--stream", action="store_true", help="print the answer as it is written")
-    parser.add_argument(
-        "--priority",
-        type=argtypes.priority,
-        default=PRIORITY_DEFAULT,
-        metavar=f"{PRIORITY_MOST_URGENT}-{PRIORITY_LEAST_URGENT}",
-        help=f"smaller is more urgent (default {PRIORITY_DEFAULT})",
-    )
-    parser.add_argument("--tenant", default="default", help="on whose behalf")
-    parser.add_argument("--key", help="the same key with the same content is the same task")
-    parser.add_argument("--queue", default="normal")
-    parser.add_argument("--kind", help="what sort of work it is")
-    parser.add_argument("--system", metavar="TEXT", help="the system message")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="end the answer there")
-    parser.add_argument("--temperature", type=float, metavar="X")
-    parser.add_argument("--top-p", type=float, metavar="X")
-    parser.add_argument("--seed", type=int, metavar="N")
-    parser.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT", help="may be repeated"
-    )
-    parser.add_argument(
-        "--after",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="ID",
-        help="tasks that must succeed first",
-    )
-    parser.add_argument(
-        "--deadline", type=argtypes.duration, metavar="2h", help="hurry as this draws near"
-    )
-    parser.add_argument(
-        "--expires", type=argtypes.duration, metavar="1d", help="give up after this"
-    )
-    parser.add_argument(
-        "--max-attempts", type=int, metavar="N", help="failures that end it for good"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=argtypes.duration,
-        metavar="30s",
-        dest="attempt_timeout",
-        help="what one attempt may take",
-    )
 
 
 def _add_get(subparsers: Subparsers[Parser]) -> None:

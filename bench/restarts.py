@@ -20,7 +20,8 @@ import anyio
 import msgspec
 
 from actors.policy.rank import ranker
-from actors.tree import Identity, Tree, World
+from actors.tree import Tree
+from actors.world import Identity, World
 from autoglm.ids import Ids
 from bench.beside import Beside
 from bench.report import progress

@@ -26,8 +26,9 @@ from autoglm.errors import AutoGLMError, ProtocolError
 from autoglm.ids import Ids
 from runtime.mailbox import Bell, Mailbox, Signal
 from runtime.queueconfig import with_built_in
-from runtime.store.protocol import OpenJob, StoreError, Write
-from runtime.store.sqlite import answer, transact
+from runtime.store.jobprotocol import OpenJob
+from runtime.store.protocol import StoreError, Write
+from runtime.store.transact import answer, transact
 from runtime.store.transaction import Counters
 
 NOW_MS = 1_700_000_000_000

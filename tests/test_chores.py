@@ -7,7 +7,9 @@ import pytest
 from autoglm.types import TaskState
 from autoglm.wire import ListTasks
 from runtime.store import endings
+from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
+from runtime.store import upkeepprotocol as up
 from tests.test_store import Bench, bench, line, open_job, spec, success
 
 __all__ = ["bench"]
@@ -21,7 +23,7 @@ def _slices_of_two(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[
 async def fill(bench: Bench, count: int = 5) -> None:
     await open_job(bench)
     lines = tuple(line(n, spec(f"t{n}", key=f"k{n}")) for n in range(1, count + 1))
-    await bench.write(p.InsertLines(None, "job", lines, last=False))
+    await bench.write(jp.InsertLines(None, "job", lines, last=False))
 
 
 async def still_open(bench: Bench) -> int:
@@ -62,16 +64,16 @@ async def test_a_job_that_was_started_over_is_cancelled_after_a_restart_too(benc
     await fill(bench)
     await open_job(bench, "second", fresh=True)
     assert await still_open(bench) == 5
-    assert await bench.write(p.DoChore())
+    assert await bench.write(up.DoChore())
     assert await still_open(bench) == 3
     await bench.store.close()
     await bench.store.open()
     slices = 1
-    while await bench.write(p.DoChore()):
+    while await bench.write(up.DoChore()):
         slices += 1
     assert slices <= 4
     assert await still_open(bench) == 0
-    assert not await bench.write(p.DoChore())
+    assert not await bench.write(up.DoChore())
 
 
 async def test_the_new_job_has_its_keys_and_its_tasks_before_the_old_ones_are_cancelled(
@@ -82,8 +84,8 @@ async def test_the_new_job_has_its_keys_and_its_tasks_before_the_old_ones_are_ca
     same = line(1, spec("n1", prompt="prompt t1", key="k1"))
     other = line(2, spec("n2", prompt="other", key="k2"))
     again = line(3, spec("n3", prompt="other", key="k2"))
-    await bench.write(p.InsertLines(None, "second", (same, other, again), last=True))
-    while await bench.write(p.DoChore()):
+    await bench.write(jp.InsertLines(None, "second", (same, other, again), last=True))
+    while await bench.write(up.DoChore()):
         pass
     tasks, _ = await bench.store.query(p.FetchTasks(None, ListTasks(0, job="second", limit=9)))
     assert [(task.id, task.key, task.state) for task in tasks] == [
@@ -98,7 +100,7 @@ async def test_a_key_of_a_task_that_is_no_line_is_never_taken_away(bench: Bench)
     await fill(bench)
     await open_job(bench, "second", fresh=True)
     lines = (line(1, spec("b", prompt="x", key="k")),)
-    await bench.write(p.InsertLines(None, "second", lines, last=True))
+    await bench.write(jp.InsertLines(None, "second", lines, last=True))
     found = await bench.store.query(p.FetchAnswers(None, ("a", "b")))
     assert list(found) == ["a"]
     assert found["a"].task.key == "k"

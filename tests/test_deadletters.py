@@ -12,6 +12,7 @@ from autoglm.errors import Conflict, NotFound
 from autoglm.types import ErrorInfo, Sampling, TaskState
 from autoglm.wire import GetEvents, ListDead
 from runtime.store import deadletters, pruning
+from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
 from runtime.store.deadprotocol import (
     Chosen,
@@ -281,7 +282,7 @@ async def test_who_has_not_read_a_retried_line_reads_it_when_it_has_ended_again(
     await sealed_job(bench, "job", line(1, spec("a")), line(2, spec("b")))
     await kill(bench, 1, 2)
     await retry(bench, "a")
-    query = p.FetchJobLines(None, "job", 0, ordered=ordered, limit=9)
+    query = jp.FetchJobLines(None, "job", 0, ordered=ordered, limit=9)
     assert await bench.store.query(query) == ((), False)
     await bench.claim(1)
     await bench.record(success(1, attempt=2))
@@ -296,7 +297,7 @@ async def test_who_has_read_all_lines_is_done_whatever_is_retried(bench: Bench) 
     await sealed_job(bench, "job", line(1, spec("a")))
     await kill(bench, 1)
     await retry(bench, "a")
-    query = p.FetchJobLines(None, "job", 1, ordered=True, limit=9)
+    query = jp.FetchJobLines(None, "job", 1, ordered=True, limit=9)
     assert await bench.store.query(query) == ((), True)
 
 

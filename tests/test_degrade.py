@@ -15,7 +15,8 @@ from autoglm.types import TaskSpec
 from runtime.breaker import Breaker, BreakerOptions
 from runtime.clock import SystemClock
 from runtime.config import load
-from runtime.store.protocol import InsertLines, InsertTasks, ReleaseDue
+from runtime.store.jobprotocol import InsertLines
+from runtime.store.protocol import InsertTasks, ReleaseDue
 from runtime.store.queueprotocol import BeginServing, SetQueue
 from runtime.store.standin import KeptQueue, StandIn
 from runtime.supervision import ChildSpec, Supervised

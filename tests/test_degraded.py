@@ -11,8 +11,10 @@ from autoglm.deadletter import Content
 from autoglm.errors import EngineUnavailable
 from autoglm.types import Answer, ErrorInfo, Output, Sampling, TaskSpec, TaskState, Usage
 from autoglm.wire import Accepted
+from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
 from runtime.store import same
+from runtime.store import upkeepprotocol as up
 from runtime.store.deadprotocol import EditDead
 from runtime.store.queueprotocol import BeginServing, SetQueue
 from runtime.store.standin import KeptQueue, StandIn, StandIns
@@ -58,7 +60,7 @@ async def said(bench: Bench, id: str, **more: Any) -> str | None:
 async def chores(bench: Bench) -> int:
     """Do what is left to do; in how many slices that was."""
     count = 1
-    while await bench.write(p.DoChore()):
+    while await bench.write(up.DoChore()):
         count += 1
     return count
 
@@ -124,8 +126,8 @@ async def test_fail_fast_refuses_what_is_new_and_knows_what_is_not(bench: Bench)
 async def test_lines_of_a_job_are_answered_and_end(bench: Bench) -> None:
     await open_job(bench)
     lines = (line(1, spec("a")), line(2, spec("b")))
-    await bench.write(p.InsertLines(None, "job", lines, last=True, standins=DEFAULT))
-    query = p.FetchJobLines(None, "job", 0, ordered=True, limit=9)
+    await bench.write(jp.InsertLines(None, "job", lines, last=True, standins=DEFAULT))
+    query = jp.FetchJobLines(None, "job", 0, ordered=True, limit=9)
     found, done = await bench.store.query(query)
     assert [each.answer.task.degraded for each in found] == ["default"] * 2
     assert done
@@ -134,12 +136,12 @@ async def test_lines_of_a_job_are_answered_and_end(bench: Bench) -> None:
 async def test_lines_that_are_refused_change_nothing_and_may_come_again(bench: Bench) -> None:
     await open_job(bench)
     lines = (line(1, spec("a", queue="core")), line(2, spec("b")))
-    refused = await bench.write(p.InsertLines(None, "job", lines, last=True, standins=FAIL_FAST))
+    refused = await bench.write(jp.InsertLines(None, "job", lines, last=True, standins=FAIL_FAST))
     assert isinstance(refused, EngineUnavailable)
     assert refused.retry_after == 7.5
-    assert await bench.write(p.InsertLines(None, "job", lines, last=True)) == 2
+    assert await bench.write(jp.InsertLines(None, "job", lines, last=True)) == 2
     # Known lines are passed over, whatever their queue says by now.
-    again = p.InsertLines(None, "job", lines, last=True, standins=FAIL_FAST)
+    again = jp.InsertLines(None, "job", lines, last=True, standins=FAIL_FAST)
     assert await bench.write(again) == 2
 
 
@@ -267,7 +269,7 @@ async def test_what_was_answered_before_is_caught_up_with_in_slices(
     await bench.write(SetQueue("core", "cached", None, ()))
     assert bench.effects.chores
     await answered(bench, "later")
-    await bench.write(p.DoChore())
+    await bench.write(up.DoChore())
     await bench.store.close()
     await bench.store.open()
     assert await chores(bench) == 2

@@ -17,7 +17,9 @@ from autoglm.types import Answer, Output, Task, TaskSpec, TaskState, Usage
 from model.engine import Progress
 from runtime.mailbox import ActorDied, Mailbox, Signal
 from runtime.queueconfig import with_built_in
+from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
+from runtime.store import upkeepprotocol as up
 from runtime.supervision import describe
 from tests.simulation.loop import VirtualClock, run_virtually
 from tests.simulation.net import MemoryStream, Network
@@ -277,7 +279,7 @@ def test_pruning_is_for_the_operator() -> None:
         assert isinstance(reply, wire.Error)
         assert reply.code == "invalid_request"
         await operator.say(wire.Prune(2, 1000, (7, -1)))
-        await commit(stage, p.Pruned(3, 2, 9, 1, (8, 9)))
+        await commit(stage, up.Pruned(3, 2, 9, 1, (8, 9)))
         assert await operator.hear() == wire.Pruned(2, 3, 2, 9, 1, (8, 9))
 
     play(scene)
@@ -362,7 +364,7 @@ def test_no_number_is_more_than_the_store_can_take(number: int) -> None:
         events, tasks, lines = [ask.query for ask in stage.reader.drain_nowait()]
         assert isinstance(events, p.FetchEvents)
         assert isinstance(tasks, p.FetchTasks)
-        assert isinstance(lines, p.FetchJobLines)
+        assert isinstance(lines, jp.FetchJobLines)
         assert 0 <= events.filter.after < 2**63
         assert tasks.filter.before is not None
         assert 0 <= tasks.filter.before < 2**63

@@ -16,6 +16,7 @@ from autoglm.errors import NotFound, ServerError
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
 from runtime.mailbox import ActorDied, Answered, Bell, Mailbox, Signal
 from runtime.queueconfig import with_built_in
+from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
 from runtime.store.health import Health
 from runtime.supervision import describe
@@ -123,7 +124,7 @@ def play(tmp_path: Path) -> Callable[..., None]:
 def test_a_chore_that_a_commit_leaves_is_told_to_who_does_it(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
         for id, fresh, told in (("first", False, False), ("second", True, True)):
-            stage.put(p.OpenJob(id, "default", "/out", "input", "options", fresh=fresh))
+            stage.put(jp.OpenJob(id, "default", "/out", "input", "options", fresh=fresh))
             await stage.answers()
             assert stage.chores.take() is told
 
@@ -224,7 +225,7 @@ def test_a_retry_becomes_pending_when_its_pause_is_over(play: Callable[..., None
 
 def test_a_refusal_is_the_askers_alone(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        stage.put(p.InsertLines(None, "no job", (), last=True))
+        stage.put(jp.InsertLines(None, "no job", (), last=True))
         stage.insert("a")
         refused, accepted = await stage.answers()
         assert isinstance(refused, Refused)

@@ -10,8 +10,10 @@ import pytest
 from autoglm.errors import NotFound
 from autoglm.types import TaskState
 from autoglm.wire import GetEvents, ListTasks
+from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
 from runtime.store import pruning
+from runtime.store import upkeepprotocol as up
 from tests.test_store import NOW, Bench, backlog, bench, line, open_job, spec, success
 
 __all__ = ["bench"]
@@ -27,16 +29,16 @@ async def answer(bench: Bench, *seqs: int, now: int = NOW) -> None:
     await bench.record(*(success(seq) for seq in seqs), now=now)
 
 
-async def prune(bench: Bench, before: int = NOW + 1, *, slices: int | None = None) -> p.Pruned:
+async def prune(bench: Bench, before: int = NOW + 1, *, slices: int | None = None) -> up.Pruned:
     """Slice after slice, all of them or so many; what they removed together."""
     after, total = (0, 0), [0, 0, 0, 0]
     while True:
-        done: p.Pruned = await bench.write(p.PruneTasks(before, after))
+        done: up.Pruned = await bench.write(up.PruneTasks(before, after))
         each = (done.tasks, done.results, done.events, done.jobs)
         total = [so_far + more for so_far, more in zip(total, each, strict=True)]
         slices = None if slices is None else slices - 1
         if done.next is None or slices == 0:
-            return p.Pruned(total[0], total[1], total[2], total[3], done.next)
+            return up.Pruned(total[0], total[1], total[2], total[3], done.next)
         after = done.next
 
 
@@ -49,9 +51,9 @@ def rows(bench: Bench) -> dict[str, int]:
 
 
 async def sealed_job(bench: Bench, id: str, *lines: Any, now: int = NOW) -> None:
-    opening = p.OpenJob(id, "default", f"/{id}", "input", "options", fresh=False)
+    opening = jp.OpenJob(id, "default", f"/{id}", "input", "options", fresh=False)
     await bench.write(opening, now)
-    await bench.write(p.InsertLines(None, id, lines, last=True), now)
+    await bench.write(jp.InsertLines(None, id, lines, last=True), now)
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ async def test_a_task_goes_with_all_that_belongs_to_it_and_its_key_and_id_are_fr
 ) -> None:
     await bench.insert(spec("a", key="k"))
     await answer(bench, 1)
-    assert await prune(bench) == p.Pruned(1, 1, 3, 0, None)
+    assert await prune(bench) == up.Pruned(1, 1, 3, 0, None)
     assert bench.effects.counts == {TaskState.SUCCEEDED: -1}
     assert rows(bench) == {}
     (again,) = await bench.insert(spec("a", prompt="other", key="k"))
@@ -140,7 +142,7 @@ async def test_no_number_is_given_out_twice_when_all_is_gone_and_the_server_rest
 async def test_no_number_of_an_event_returns_when_the_log_alone_is_gone(bench: Bench) -> None:
     await bench.insert(spec("a"))
     await answer(bench, 1)
-    await bench.write(p.PruneEvents(NOW + 1))
+    await bench.write(up.PruneEvents(NOW + 1))
     await bench.store.close()
     await bench.store.open()
     await bench.insert(spec("b"))
@@ -156,7 +158,7 @@ async def test_a_job_goes_as_a_whole(bench: Bench) -> None:
     lines = [line(number, spec(f"t{number}")) for number in range(1, 6)]
     await sealed_job(bench, "job", *lines)
     await answer(bench, 1, 2, 3, 4, 5)
-    assert await prune(bench) == p.Pruned(5, 5, 15, 1, None)
+    assert await prune(bench) == up.Pruned(5, 5, 15, 1, None)
     assert rows(bench) == {}
 
 
@@ -167,13 +169,13 @@ async def test_nobody_reads_or_takes_up_a_job_of_which_a_part_is_gone(bench: Ben
     await answer(bench, 1, 2, 3, 4, 5)
     assert (await prune(bench, slices=1)).tasks == 2
     with pytest.raises(NotFound):
-        await bench.store.query(p.FetchJobLines(None, "job", 0, ordered=True, limit=9))
-    assert isinstance(await bench.write(p.InsertLines(None, "job", (), last=True)), NotFound)
+        await bench.store.query(jp.FetchJobLines(None, "job", 0, ordered=True, limit=9))
+    assert isinstance(await bench.write(jp.InsertLines(None, "job", (), last=True)), NotFound)
     lines = [line(1, spec("other", prompt="other", key="k5"))]
     await sealed_job(bench, "meanwhile", *lines)
     assert await bench.states("other") == ["pending"], "the key is free though its task is not gone"
-    anew = p.OpenJob("anew", "default", "/job", "input", "options", fresh=False)
-    assert await bench.write(anew) == p.JobOpening("anew", 0, sealed=False, resumed=False)
+    anew = jp.OpenJob("anew", "default", "/job", "input", "options", fresh=False)
+    assert await bench.write(anew) == jp.JobOpening("anew", 0, sealed=False, resumed=False)
 
 
 @pytest.mark.usefixtures("tiny_slices")
@@ -185,7 +187,7 @@ async def test_a_removal_that_was_broken_off_is_finished_after_a_restart(bench: 
     await bench.store.close()
     await bench.store.open()
     slices = 1
-    while await bench.write(p.DoChore()):
+    while await bench.write(up.DoChore()):
         slices += 1
     assert slices <= 3
     assert rows(bench) == {}
@@ -193,23 +195,23 @@ async def test_a_removal_that_was_broken_off_is_finished_after_a_restart(bench: 
 
 async def test_a_job_stays_that_may_get_more_lines_or_has_one_that_is_new(bench: Bench) -> None:
     await open_job(bench, "open")
-    await bench.write(p.InsertLines(None, "open", (line(1, spec("a")),), last=False))
+    await bench.write(jp.InsertLines(None, "open", (line(1, spec("a")),), last=False))
     await answer(bench, 1)
     await sealed_job(bench, "new", line(1, spec("b")), line(2, spec("c")))
     await answer(bench, 2)
     await answer(bench, 3, now=NOW + DAY)
-    await bench.write(p.OpenJob("just sealed", "default", "/o", "", "", fresh=False))
-    late = p.InsertLines(None, "just sealed", (), last=True)
+    await bench.write(jp.OpenJob("just sealed", "default", "/o", "", "", fresh=False))
+    late = jp.InsertLines(None, "just sealed", (), last=True)
     await bench.write(late, NOW + DAY)
-    assert await prune(bench) == p.Pruned(0, 0, 0, 0, None)
+    assert await prune(bench) == up.Pruned(0, 0, 0, 0, None)
     assert (await prune(bench, NOW + DAY + 1)).jobs == 2
 
 
 async def test_a_job_that_was_started_over_goes_though_it_never_was_complete(bench: Bench) -> None:
     await open_job(bench)
-    await bench.write(p.InsertLines(None, "job", (line(1, spec("a")),), last=False))
+    await bench.write(jp.InsertLines(None, "job", (line(1, spec("a")),), last=False))
     await open_job(bench, "second", fresh=True)
-    while await bench.write(p.DoChore()):
+    while await bench.write(up.DoChore()):
         pass
     assert (await prune(bench)).jobs == 1
     assert rows(bench) == {"job": 1}
@@ -225,7 +227,7 @@ async def test_a_task_that_jobs_share_goes_with_the_last_of_them(bench: Bench) -
     assert await bench.states("a") == ["succeeded"]
     ((_, last),) = await backlog(bench)
     await answer(bench, last)
-    assert await prune(bench) == p.Pruned(2, 2, 6, 1, None)
+    assert await prune(bench) == up.Pruned(2, 2, 6, 1, None)
     assert rows(bench) == {}
 
 
@@ -239,7 +241,7 @@ async def test_events_go_alone_where_they_are_old_and_their_task_has_ended(bench
     await answer(bench, 1)
     after, removed = (0, 0), 0
     while True:
-        done: p.Pruned = await bench.write(p.PruneEvents(NOW, after))
+        done: up.Pruned = await bench.write(up.PruneEvents(NOW, after))
         removed += done.events
         if done.next is None:
             break

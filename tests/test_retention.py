@@ -13,7 +13,8 @@ from actors.retention import PAUSE_S, RETRY_S, ROUND_S, Retention
 from autoglm.errors import ServerUnavailable
 from runtime.config import Duration, RetentionConfig
 from runtime.mailbox import ActorDied, Mailbox, Signal
-from runtime.store.protocol import DoChore, Pruned, PruneEvents, PruneTasks, Write
+from runtime.store.protocol import Write
+from runtime.store.upkeepprotocol import DoChore, Pruned, PruneEvents, PruneTasks
 from tests.simulation.loop import VirtualClock, run_virtually
 
 BOTH = RetentionConfig(results=Duration("30d"), events=Duration("10d"))

@@ -22,14 +22,7 @@ from actors.policy.rules import ConfiguredRules
 from actors.scheduler import Scheduler
 from runtime.config import Config
 from runtime.mailbox import Mailbox, Signal
-from runtime.store.protocol import (
-    ClaimedTask,
-    ClaimTasks,
-    FetchSchedule,
-    Key,
-    Schedule,
-    StoreError,
-)
+from runtime.store.protocol import ClaimedTask, ClaimTasks, FetchSchedule, Key, Schedule, StoreError
 from tests.simulation.loop import VirtualClock, run_virtually
 
 LANE = ("normal", "default")

@@ -19,9 +19,12 @@ from autoglm.errors import AutoGLMError, Conflict, NotFound
 from autoglm.types import ErrorInfo, Output, TaskSpec, TaskState, Usage
 from autoglm.wire import Accepted, GetEvents, JobLine, ListTasks
 from runtime.store import endings
+from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
+from runtime.store import upkeepprotocol as up
 from runtime.store.opening import SCHEMA_VERSION
-from runtime.store.sqlite import SqliteStore, transact
+from runtime.store.sqlite import SqliteStore
+from runtime.store.transact import transact
 from runtime.store.transaction import Counters
 
 NOW = 1_700_000_000_000
@@ -239,8 +242,8 @@ def test_what_the_end_of_a_line_costs_does_not_grow_with_its_job(tmp_path: Path,
                 transact(cx, counters, writes, NOW, by_arrival)
 
             given = tuple(line(n, spec(f"t{n}")) for n in range(1, lines + 1))
-            write(p.OpenJob("job", "default", "/out", "input", "options", fresh=False))
-            write(p.InsertLines("default", "job", given, last=True))
+            write(jp.OpenJob("job", "default", "/out", "input", "options", fresh=False))
+            write(jp.InsertLines("default", "job", given, last=True))
             write(p.ClaimTasks("batcher", (1,)))
             cx.set_progress_handler(count, 100)
             write(
@@ -361,7 +364,7 @@ async def test_a_chain_longer_than_pythons_stack_ends_with_its_head(bench: Bench
 
 
 async def open_job(bench: Bench, id: str = "job", **changes: Any) -> Any:
-    plain = p.OpenJob(id, "default", "/out", "input", "options", fresh=False)
+    plain = jp.OpenJob(id, "default", "/out", "input", "options", fresh=False)
     return await bench.write(msgspec.structs.replace(plain, **changes))
 
 
@@ -375,12 +378,12 @@ async def test_lines_handed_in_twice_are_stored_once_and_come_back_in_order(
     await open_job(bench)
     lines = (line(1, spec("a")), line(2, error=ErrorInfo("bad", "no")), line(3, spec("b")))
     for _ in range(2):
-        assert await bench.write(p.InsertLines("default", "job", lines, last=True)) == 3
+        assert await bench.write(jp.InsertLines("default", "job", lines, last=True)) == 3
     await bench.claim(2)
     await bench.record(success(2, text="b's"))
-    ordered = p.FetchJobLines(None, "job", 0, ordered=True, limit=9)
+    ordered = jp.FetchJobLines(None, "job", 0, ordered=True, limit=9)
     assert await bench.store.query(ordered) == ((), False)
-    as_ended = p.FetchJobLines(None, "job", 0, ordered=False, limit=9)
+    as_ended = jp.FetchJobLines(None, "job", 0, ordered=False, limit=9)
     found, done = await bench.store.query(as_ended)
     assert ([each.line for each in found], done) == ([2, 3], False)
     await bench.claim(1)
@@ -393,35 +396,35 @@ async def test_lines_handed_in_twice_are_stored_once_and_come_back_in_order(
 async def test_a_job_is_taken_up_where_it_stood_and_never_mixed_with_another(
     bench: Bench,
 ) -> None:
-    assert await open_job(bench) == p.JobOpening("job", 0, sealed=False, resumed=False)
-    await bench.write(p.InsertLines(None, "job", (line(1, spec("a")),), last=False))
-    assert await open_job(bench, "second") == p.JobOpening("job", 1, sealed=False, resumed=True)
+    assert await open_job(bench) == jp.JobOpening("job", 0, sealed=False, resumed=False)
+    await bench.write(jp.InsertLines(None, "job", (line(1, spec("a")),), last=False))
+    assert await open_job(bench, "second") == jp.JobOpening("job", 1, sealed=False, resumed=True)
     assert isinstance(await open_job(bench, "second", input_hash="x"), Conflict)
     fresh = await open_job(bench, "second", input_hash="x", fresh=True)
-    assert fresh == p.JobOpening("second", 0, sealed=False, resumed=False)
+    assert fresh == jp.JobOpening("second", 0, sealed=False, resumed=False)
     assert bench.effects.chores
-    await bench.write(p.DoChore())
+    await bench.write(up.DoChore())
     assert await bench.states("a") == ["cancelled"]
-    late = await bench.write(p.InsertLines(None, "job", (line(2, spec("b")),), last=True))
+    late = await bench.write(jp.InsertLines(None, "job", (line(2, spec("b")),), last=True))
     assert isinstance(late, Conflict)
 
 
 async def test_a_job_is_out_of_reach_for_another_tenant(bench: Bench) -> None:
     await open_job(bench)
     lines = (line(1, spec("x", tenant="other")),)
-    assert isinstance(await bench.write(p.InsertLines("other", "job", lines, last=True)), NotFound)
+    assert isinstance(await bench.write(jp.InsertLines("other", "job", lines, last=True)), NotFound)
     with pytest.raises(NotFound):
-        await bench.store.query(p.FetchJobLines("other", "job", 0, ordered=True, limit=9))
+        await bench.store.query(jp.FetchJobLines("other", "job", 0, ordered=True, limit=9))
 
 
 async def test_a_line_that_shares_a_task_ends_with_it(bench: Bench) -> None:
     await bench.insert(spec("a", prompt="x", key="k"))
     await open_job(bench)
     lines = (line(1, spec("b", prompt="x", key="k")),)
-    await bench.write(p.InsertLines(None, "job", lines, last=True))
+    await bench.write(jp.InsertLines(None, "job", lines, last=True))
     await bench.claim(1)
     await bench.record(success(1))
-    found, done = await bench.store.query(p.FetchJobLines(None, "job", 0, ordered=True, limit=9))
+    found, done = await bench.store.query(jp.FetchJobLines(None, "job", 0, ordered=True, limit=9))
     assert done
     assert found[0].answer.task.id == "a"
 
@@ -481,7 +484,7 @@ async def test_a_write_that_breaks_takes_back_only_itself(bench: Bench) -> None:
 
 
 async def test_a_refused_write_changes_nothing(bench: Bench) -> None:
-    refusal = await bench.write(p.InsertLines(None, "no job", (line(1, spec("a")),), last=True))
+    refusal = await bench.write(jp.InsertLines(None, "no job", (line(1, spec("a")),), last=True))
     assert isinstance(refusal, AutoGLMError)
     assert await bench.store.query(p.FetchAnswers(None, ("a",))) == {}
 

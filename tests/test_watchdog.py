@@ -12,7 +12,8 @@ from typing import Any
 import anyio
 import pytest
 
-from actors.tree import Identity, Tree, World
+from actors.tree import Tree
+from actors.world import Identity, World
 from runtime.breaker import BreakerOptions
 from runtime.config import Config, EngineConfig, SimulatedConfig, SupervisionConfig
 from runtime.store.protocol import Query, StoreBlocked, StoreDamaged, StoreError

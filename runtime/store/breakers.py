@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from runtime.store.protocol import FetchBreakers, KeptBreaker, RememberBreaker
 from runtime.store.transaction import Transaction
+from runtime.store.upkeepprotocol import FetchBreakers, KeptBreaker, RememberBreaker
 
 
 def remember_breaker(tx: Transaction, write: RememberBreaker) -> None:

@@ -14,9 +14,9 @@ from __future__ import annotations
 from autoglm.types import TaskSpec
 from runtime.store import same
 from runtime.store.endings import cancel_slice
-from runtime.store.protocol import DoChore
 from runtime.store.pruning import SLICE_TASKS, Tally, remove_jobs
 from runtime.store.transaction import Transaction
+from runtime.store.upkeepprotocol import DoChore
 
 
 def do_chore(tx: Transaction, _write: DoChore) -> bool:

@@ -11,13 +11,7 @@ from typing import NamedTuple
 
 from autoglm.errors import NotFound
 from autoglm.types import Answer, ErrorInfo, TaskState
-from runtime.store.protocol import (
-    Cancellation,
-    CancelTasks,
-    Ending,
-    ReleaseDue,
-    StoppedTask,
-)
+from runtime.store.protocol import Cancellation, CancelTasks, Ending, ReleaseDue, StoppedTask
 from runtime.store.transaction import (
     Transaction,
     error_text,

@@ -15,8 +15,9 @@ from runtime.store.chores import cancel_later
 from runtime.store.content import body_of
 from runtime.store.degraded import Stored, answer, refuse_lines, refused
 from runtime.store.endings import end_lines
+from runtime.store.jobprotocol import InsertLines, JobOpening, OpenJob
 from runtime.store.known import known_as, names_taken, upstream_of
-from runtime.store.protocol import InsertLines, InsertTasks, JobOpening, OpenJob
+from runtime.store.protocol import InsertTasks
 from runtime.store.standin import StandIns
 from runtime.store.transaction import Transaction, error_text, execute_rows
 

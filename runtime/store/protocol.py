@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from autoglm.types import Answer, ErrorInfo, Message, Output, Sampling, TaskSpec, TaskState, Usage
-from autoglm.wire import GetEvents, JobLine, ListTasks
+from autoglm.wire import GetEvents, ListTasks
 from runtime.store.standin import KeptQueue, StandIns
 
 Lane = tuple[str, str]
@@ -30,29 +30,6 @@ class InsertTasks(Write, frozen=True):
     """Result: `tuple[Accepted, ...]`, one a task."""
 
     tasks: tuple[TaskSpec, ...]
-    standins: StandIns = {}
-
-
-class OpenJob(Write, frozen=True):
-    """Result: `JobOpening`. Raises Conflict when the output belongs to another job."""
-
-    id: str
-    tenant: str
-    output: str
-    input_hash: str
-    options_hash: str
-    fresh: bool
-
-
-class InsertLines(Write, frozen=True):
-    """Result: int, the last line that is in. Raises NotFound for an unknown job, and for one out
-    of the tenant's reach (None: the operator's), EngineUnavailable where a stand-in refuses.
-    """
-
-    tenant: str | None
-    job: str
-    lines: tuple[JobLine, ...]
-    last: bool
     standins: StandIns = {}
 
 
@@ -124,56 +101,6 @@ class ReleaseDue(Write, frozen=True):
     """
 
 
-Place = tuple[int, int]
-"""How far a walk over the store is; opaque to whoever hands it back."""
-
-
-class PruneTasks(Write, frozen=True):
-    """Remove a slice of what ended before `before` (Unix ms): tasks with all that belongs to them,
-    and whole jobs. Result: `Pruned`.
-    """
-
-    before: int
-    after: Place = (0, 0)
-
-
-class PruneEvents(Write, frozen=True):
-    """Remove a slice of the events before `before` of tasks that have ended. Result: `Pruned`."""
-
-    before: int
-    after: Place = (0, 0)
-
-
-class DoChore(Write, frozen=True):
-    """A slice of what an earlier write left to do. Result: bool, whether there is more."""
-
-
-class RememberBreaker(Write, frozen=True):
-    """What is to be known of an engine's breaker at the next start. Result: None."""
-
-    breaker: KeptBreaker
-
-
-class KeptBreaker(msgspec.Struct, frozen=True):
-    """`trips` 0: it is closed, and `open_until` (Unix ms) means nothing."""
-
-    engine: str
-    what: str
-    """The engine's kind and model."""
-    trips: int
-    open_until: int
-
-
-class Pruned(msgspec.Struct, frozen=True):
-    """How many of each were removed; `next` None: nothing is left to remove."""
-
-    tasks: int
-    results: int
-    events: int
-    jobs: int
-    next: Place | None
-
-
 class ClaimedTask(msgspec.Struct, frozen=True):
     """A task as a batcher needs it."""
 
@@ -192,13 +119,6 @@ class ClaimedTask(msgspec.Struct, frozen=True):
     max_attempts: int | None = None
     attempt_timeout_s: float | None = None
     lane: Lane = ("normal", "default")
-
-
-class JobOpening(msgspec.Struct, frozen=True):
-    id: str
-    submitted: int
-    sealed: bool
-    resumed: bool
 
 
 class Cancellation(msgspec.Struct, frozen=True):
@@ -288,16 +208,6 @@ class FetchEvents(Query, frozen=True):
     filter: GetEvents
 
 
-class FetchJobLines(Query, frozen=True):
-    """Result: `JobPage`. Raises NotFound for an unknown job."""
-
-    tenant: str | None
-    job: str
-    after: int
-    ordered: bool
-    limit: int
-
-
 class LaneRead(NamedTuple):
     """The first `limit` pending tasks of a lane after `after` (None: from its head on)."""
 
@@ -327,10 +237,6 @@ class Schedule(msgspec.Struct, frozen=True):
 
 class FetchSummary(Query, frozen=True):
     """Result: `Summary`."""
-
-
-class FetchBreakers(Query, frozen=True):
-    """Result: `tuple[KeptBreaker, ...]`, of the engines whose breakers are not closed."""
 
 
 class Summary(msgspec.Struct, frozen=True):

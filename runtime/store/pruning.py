@@ -11,8 +11,8 @@ from __future__ import annotations
 import msgspec
 
 from autoglm.types import TaskState
-from runtime.store.protocol import Place, Pruned, PruneEvents, PruneTasks
 from runtime.store.transaction import Transaction, chunked, json_numbers, marks
+from runtime.store.upkeepprotocol import Place, Pruned, PruneEvents, PruneTasks
 
 SLICE_TASKS = 250
 """Tasks in one transaction: what the commits behind it wait for."""

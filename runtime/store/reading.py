@@ -8,14 +8,8 @@ from typing import Any
 from autoglm.errors import NotFound
 from autoglm.types import Answer, Event, Output, Task, TaskState, Usage
 from autoglm.wire import JobLineEnded
-from runtime.store.protocol import (
-    FetchAnswers,
-    FetchEvents,
-    FetchJobLines,
-    FetchSummary,
-    FetchTasks,
-    Summary,
-)
+from runtime.store.jobprotocol import FetchJobLines
+from runtime.store.protocol import FetchAnswers, FetchEvents, FetchSummary, FetchTasks, Summary
 from runtime.store.queues import queue_settings
 from runtime.store.transaction import (
     TASK_COLUMNS,

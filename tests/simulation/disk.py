@@ -22,7 +22,7 @@ from actors.policy.rank import ranker
 from runtime.store import protocol as p
 from runtime.store.faults import Faults, as_drill
 from runtime.store.opening import explain, prepare
-from runtime.store.sqlite import answer, transact
+from runtime.store.transact import answer, transact
 from runtime.store.transaction import Counters
 from tests.simulation.world import Universe
 

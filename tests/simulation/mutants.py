@@ -35,7 +35,8 @@ from runtime.breaker import Breaker
 from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
 from runtime.store import deadletters, degraded, endings, execution, intake, opening, same
-from runtime.store.protocol import InsertLines, InsertTasks
+from runtime.store.jobprotocol import InsertLines
+from runtime.store.protocol import InsertTasks
 from runtime.store.transaction import Transaction
 from runtime.supervision import Supervisor
 

@@ -32,7 +32,8 @@ from actors import (
 from actors.policy import backlog
 from actors.policy.agenda import Agenda
 from actors.policy.poison import deaths_max
-from actors.tree import Identity, Tree, World
+from actors.tree import Tree
+from actors.world import Identity, World
 from autoglm import wire
 from runtime import actor, supervision
 from runtime.mailbox import Mailbox

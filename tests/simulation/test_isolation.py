@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from actors.policy.poison import deaths_max
-from actors.tree import Identity, Tree, World
+from actors.tree import Tree
+from actors.world import Identity, World
 from autoglm.types import TaskSpec
 from runtime.config import BatchConfig, Config, EngineConfig, SimulatedConfig
 from runtime.store.protocol import InsertTasks

@@ -12,7 +12,8 @@ import pytest
 from anyio.abc import Listener, SocketStream
 
 from actors.policy.rank import ranker
-from actors.tree import Identity, Tree, World
+from actors.tree import Tree
+from actors.world import Identity, World
 from autoglm import Client
 from autoglm.ids import Ids
 from model.hosted import Launch

@@ -1,0 +1,183 @@
+"""From writes and queries to the bodies that carry them out, on one connection.
+
+Plain synchronous functions: they run on aiosqlite's thread in production and inline in a
+simulation.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from autoglm.errors import AutoGLMError
+from runtime.store import (
+    backlog,
+    breakers,
+    census,
+    chores,
+    deadletters,
+    endings,
+    execution,
+    intake,
+    pruning,
+    queues,
+    reading,
+)
+from runtime.store import deadprotocol as dead
+from runtime.store import jobprotocol as jp
+from runtime.store import protocol as p
+from runtime.store import queueprotocol as qp
+from runtime.store import upkeepprotocol as up
+from runtime.store.faults import use_up
+from runtime.store.opening import unusable
+from runtime.store.transaction import Counters, RankOf, Transaction
+
+log = logging.getLogger("autoglm.store")
+
+_WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
+    jp.OpenJob: intake.open_job,
+    jp.InsertLines: intake.insert_lines,
+    p.ClaimTasks: execution.claim_tasks,
+    p.RecordOutcomes: execution.record_outcomes,
+    p.PutBack: execution.put_back,
+    p.CancelTasks: endings.cancel_tasks,
+    p.ReleaseDue: endings.release_due,
+    up.PruneTasks: pruning.prune_tasks,
+    up.PruneEvents: pruning.prune_events,
+    up.DoChore: chores.do_chore,
+    dead.RetryDead: deadletters.retry_dead,
+    dead.DiscardDead: deadletters.discard_dead,
+    dead.EditDead: deadletters.edit_dead,
+    up.RememberBreaker: breakers.remember_breaker,
+    qp.BeginServing: queues.begin_serving,
+    qp.SetQueue: queues.set_queue,
+}
+_WRITES_TOGETHER: dict[type[p.Write], Callable[[Transaction, Any], list[Any]]] = {
+    p.InsertTasks: intake.insert_tasks,
+}
+"""Bodies that take all the writes of their kind that stand together, and give a result for each."""
+_QUERIES: dict[type[p.Query], Callable[[sqlite3.Connection, Any], Any]] = {
+    p.FetchAnswers: reading.fetch_answers,
+    p.FetchTasks: reading.fetch_tasks,
+    p.FetchEvents: reading.fetch_events,
+    jp.FetchJobLines: reading.fetch_job_lines,
+    p.FetchBacklog: backlog.fetch_backlog,
+    p.FetchSchedule: backlog.fetch_schedule,
+    p.FetchSummary: reading.fetch_summary,
+    dead.FetchDeadLetters: deadletters.fetch_dead_letters,
+    dead.FetchDeadLetter: deadletters.fetch_dead_letter,
+    up.FetchBreakers: breakers.fetch_breakers,
+    census.TakeCensus: census.take_census,
+}
+
+_COUNT = """
+INSERT INTO tally VALUES (?, ?) ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks
+"""
+"""Counted as they change: counting five million rows takes seconds that a start does not have."""
+
+
+def answer(cx: sqlite3.Connection, query: p.Query) -> Any:
+    """The answer to a query. Raises NotFound."""
+    return _QUERIES[type(query)](cx, query)
+
+
+def transact(
+    cx: sqlite3.Connection,
+    counters: Counters,
+    writes: Sequence[p.Write],
+    now_ms: int,
+    rank_of: RankOf,
+    *,
+    full: bool = False,
+) -> p.Committed:
+    """All of `writes` in one transaction; if one breaks, again with a savepoint around each.
+
+    `full`: the disk is, for a drill (runtime.store.faults).
+    """
+    try:
+        return _attempt(cx, counters, writes, now_ms, rank_of, savepoints=False, full=full)
+    except Exception as error:
+        if unusable(error):
+            raise  # the disk or the file: a second try would only hide it
+        log.exception("a write failed in a group commit; trying each by itself")
+        return _attempt(cx, counters, writes, now_ms, rank_of, savepoints=True, full=full)
+
+
+def _attempt(
+    cx: sqlite3.Connection,
+    counters: Counters,
+    writes: Sequence[p.Write],
+    now_ms: int,
+    rank_of: RankOf,
+    *,
+    savepoints: bool,
+    full: bool,
+) -> p.Committed:
+    results: list[Any] = []
+    merged = p.Effects()
+    cx.execute("BEGIN IMMEDIATE")
+    try:
+        for kind, together in _groups(writes, one_by_one=savepoints):
+            tx = Transaction(cx, counters, now_ms, rank_of)
+            if savepoints:
+                cx.execute("SAVEPOINT one")
+            try:
+                results += _carry_out(tx, kind, together)
+                tx.write_events()
+            except AutoGLMError as refusal:
+                assert len(together) == 1, "one refusal for many writes"
+                results.append(refusal)  # raised before anything was changed
+            except Exception as error:
+                if not savepoints or unusable(error):
+                    raise
+                cx.execute("ROLLBACK TO one")
+                results.append(p.StoreError(f"{kind.__name__} failed: {error}"))
+            else:
+                _merge(merged, tx.effects)
+            if savepoints:
+                cx.execute("RELEASE one")
+        cx.executemany(_COUNT, merged.counts.items())
+        if full:
+            use_up(cx)
+        cx.execute("COMMIT")
+    except BaseException:
+        if cx.in_transaction:
+            cx.execute("ROLLBACK")
+        raise
+    return p.Committed(tuple(results), merged)
+
+
+def _groups(
+    writes: Sequence[p.Write], *, one_by_one: bool
+) -> Iterator[tuple[type[p.Write], list[p.Write]]]:
+    """The writes in order, those of one kind together where their body takes many."""
+    for kind, together in groupby(writes, type):
+        if kind in _WRITES_TOGETHER and not one_by_one:
+            yield kind, list(together)
+        else:
+            for write in together:
+                yield kind, [write]
+
+
+def _carry_out(tx: Transaction, kind: type[p.Write], writes: list[p.Write]) -> list[Any]:
+    if kind in _WRITES_TOGETHER:
+        return _WRITES_TOGETHER[kind](tx, writes)
+    return [_WRITES[kind](tx, write) for write in writes]
+
+
+def _merge(into: p.Effects, more: p.Effects) -> None:
+    for lane, keys in more.ready.items():
+        into.ready.setdefault(lane, []).extend(keys)
+    into.left += more.left
+    into.endings += more.endings
+    into.stopped += more.stopped
+    into.jobs |= more.jobs
+    into.chores |= more.chores
+    into.queues.update(more.queues)
+    for state, change in more.counts.items():
+        into.counts[state] = into.counts.get(state, 0) + change
+    due = [at for at in (into.next_due_ms, more.next_due_ms) if at is not None]
+    into.next_due_ms = min(due, default=None)
