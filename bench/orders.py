@@ -132,7 +132,7 @@ def _never(*_: object) -> int:
 
 
 _SPECS = [TaskSpec("", prompt="", priority=priority) for priority in range(10)]
-_fifo, _priority = ranker("fifo"), ranker("priority")
+_fifo, _priority = ranker("fifo").rank, ranker("priority").rank
 
 
 def _mlfq(request: Request, now_ms: int, lengths: Lengths) -> int:

@@ -35,7 +35,7 @@ NOW_MS = 1_700_000_000_000
 WAITING = (wire.Get, wire.Follow, wire.Submit, wire.GetJobLines)
 """Requests that may be under way for as long as something has not ended."""
 _ENDING_CONNECTION = 0
-_rank_of = ranker("priority")
+_ranking = ranker("priority")
 
 
 class _StillClock:
@@ -88,7 +88,7 @@ class Door:
         self._cx.executescript(files("runtime.store").joinpath("schema.sql").read_text())
         self._counters = Counters(self._cx)
         first = OpenJob("job", "default", "/job", "input", "options", fresh=False)
-        transact(self._cx, self._counters, [first], NOW_MS, _rank_of)
+        transact(self._cx, self._counters, [first], NOW_MS, _ranking)
         self._ids = Ids(lambda: NOW_MS, random.Random(0).getrandbits)
 
     def visit(self, pieces: Iterable[bytes]) -> Visit:
@@ -133,7 +133,7 @@ class Door:
         monitor: Mailbox[GetStatus],
     ) -> None:
         for message in persister.drain_nowait():
-            done = transact(self._cx, self._counters, [message.write], NOW_MS, _rank_of)
+            done = transact(self._cx, self._counters, [message.write], NOW_MS, _ranking)
             (result,) = done.results
             if isinstance(result, StoreError):
                 self.broken.append(f"{message.write}: {result}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from actors.policy.rank import ranker
 from autoglm.drill import Census, DrillReport
 from autoglm.drilling import describe
 from autoglm.show import Paint
@@ -29,7 +30,7 @@ BODY = "a prompt of some length " * 500
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "queue.sqlite3", lambda _, logical_ms: logical_ms)
+    store = SqliteStore(tmp_path / "queue.sqlite3", ranker("fifo"))
     await store.open()
     yield store
     await store.close()

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from actors.policy.rank import ranker
 from autoglm.types import Message, Sampling
 from runtime.store.migrations import STEPS, migrate
 from runtime.store.opening import APPLICATION_ID, SCHEMA_VERSION, prepare
@@ -156,7 +157,7 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(old: Path) -> No
     cx.commit()
     cx.close()
     before = content(old)
-    store = SqliteStore(old, lambda _, logical_ms: logical_ms)
+    store = SqliteStore(old, ranker("fifo"))
     with pytest.raises(StoreError, match="it is as it was"):
         await store.open()
     assert content(old) == before

@@ -15,6 +15,7 @@ import anyio
 import msgspec
 import pytest
 
+from actors.policy.rank import ranker
 from autoglm.errors import AutoGLMError, Conflict, NotFound
 from autoglm.types import ErrorInfo, Output, TaskSpec, TaskState, Usage
 from autoglm.wire import Accepted, GetEvents, JobLine, ListTasks
@@ -30,8 +31,7 @@ from runtime.store.transaction import Counters
 NOW = 1_700_000_000_000
 
 
-def by_arrival(_: TaskSpec, logical_ms: int) -> int:
-    return logical_ms
+by_arrival = ranker("fifo")
 
 
 class Bench:

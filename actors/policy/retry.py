@@ -14,6 +14,7 @@ The most failures and the longest attempt are the configuration's, unless the ta
 from __future__ import annotations
 
 from actors.policy.poison import convicted
+from actors.policy.rank import prompt_chars
 from autoglm.types import ErrorInfo, Output, TaskState, Usage
 from model.flight import Flight, Lost
 from runtime.backoff import full_jitter
@@ -35,8 +36,11 @@ def outcome(flight: Flight[ClaimedTask], retry: RetryConfig, draw: float) -> Out
         return Outcome(task.seq, task.attempt, TaskState.PENDING, usage=usage)
     if ended.error is not None:
         return _failed(task, ended.error, ended.permanent, usage, retry, draw)
+    chars = prompt_chars(task.messages, task.prompt)
     output = Output(ended.text, ended.finish_reason, usage)
-    return Outcome(task.seq, task.attempt, TaskState.SUCCEEDED, output, usage=usage)
+    return Outcome(
+        task.seq, task.attempt, TaskState.SUCCEEDED, output, usage=usage, prompt_chars=chars
+    )
 
 
 def timeout_s(task: ClaimedTask, retry: RetryConfig) -> float:

@@ -11,7 +11,14 @@ import msgspec
 from autoglm.types import Answer, ErrorInfo, Task, TaskState
 from runtime.store import same
 from runtime.store.endings import Ended, tell_ends
-from runtime.store.protocol import ClaimedTask, ClaimTasks, Outcome, PutBack, RecordOutcomes
+from runtime.store.protocol import (
+    Answered,
+    ClaimedTask,
+    ClaimTasks,
+    Outcome,
+    PutBack,
+    RecordOutcomes,
+)
 from runtime.store.transaction import (
     Payload,
     Transaction,
@@ -146,6 +153,7 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
         )
         if state is TaskState.SUCCEEDED:
             results.append(_result(outcome))
+            tx.ranking.answered(_answered(tx, row, outcome))
         elif outcome.error is not None or outcome.died:
             error = outcome.error or ENGINE_DIED
             failures.append((row.seq, row.attempt, tx.now_ms, error.code, error.message))
@@ -169,6 +177,11 @@ def _answer(tx: Transaction, row: _Running, outcome: Outcome) -> Answer:
         *(row.deadline_at, row.expires_at, outcome.error or error_of(row.error)),
     )
     return Answer(task, outcome.output)
+
+
+def _answered(tx: Transaction, row: _Running, outcome: Outcome) -> Answered:
+    tokens, age_ms = outcome.usage.completion_tokens, max(0, tx.now_ms - row.created_at)
+    return Answered(row.tenant, row.kind, outcome.prompt_chars, tokens, age_ms)
 
 
 def _result(outcome: Outcome) -> tuple[object, ...]:

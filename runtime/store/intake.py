@@ -182,7 +182,7 @@ def _insert_new(
         if instead and (refusal := refused(spec, instead)) is not None:
             stored.append(refusal)
             continue
-        seq, rank, expires_at = tx.new_task(), tx.rank_of(spec, at), spec.expires_at
+        seq, rank, expires_at = tx.new_task(), tx.ranking.rank(spec, at), spec.expires_at
         event = tx.move(seq, None, state, 0, None)
         rows.append(
             (

@@ -59,6 +59,7 @@ class Outcome(msgspec.Struct, frozen=True):
     retry_in_ms: int = 0
     usage: Usage = Usage()
     """What the attempt took, answered or not."""
+    prompt_chars: int = 0
 
 
 class RecordOutcomes(Write, frozen=True):
@@ -144,6 +145,18 @@ class StoppedTask(msgspec.Struct, frozen=True):
 
     seq: int
     owner: str
+
+
+class Answered(NamedTuple):
+    """What there is to learn from a task that was answered."""
+
+    tenant: str
+    kind: str | None
+    prompt_chars: int
+    tokens: int
+    """Of the answer."""
+    age_ms: int
+    """Since it was handed in."""
 
 
 class Left(NamedTuple):

@@ -30,7 +30,7 @@ from runtime.store.opening import (
     unmark,
 )
 from runtime.store.transact import answer, transact
-from runtime.store.transaction import Counters, RankOf
+from runtime.store.transaction import Counters, Ranking
 
 log = logging.getLogger("autoglm.store")
 T = TypeVar("T")
@@ -42,9 +42,9 @@ STORE_NAME = "queue.sqlite3"
 class SqliteStore:
     """One file; this process is its only writer (the server holds the folder's lock)."""
 
-    def __init__(self, path: Path, rank_of: RankOf) -> None:
+    def __init__(self, path: Path, ranking: Ranking) -> None:
         self.path = path
-        self._rank_of = rank_of
+        self._ranking = ranking
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._counters: Counters | None = None
@@ -103,7 +103,7 @@ class SqliteStore:
         self._reader = self._writer = None
 
     async def commit(self, writes: Sequence[p.Write], now_ms: int) -> p.Committed:
-        writer, counters, rank_of = self._writer, self._counters, self._rank_of
+        writer, counters, ranking = self._writer, self._counters, self._ranking
         assert writer is not None, "the store is not open"
         assert counters is not None, "the store is not open"
         fault = self._faults.at(now_ms)
@@ -112,7 +112,7 @@ class SqliteStore:
 
         def body(cx: sqlite3.Connection) -> p.Committed:
             full = self._faults.full(cx, self._faults.at(now_ms))
-            return transact(cx, counters, writes, now_ms, rank_of, full=full)
+            return transact(cx, counters, writes, now_ms, ranking, full=full)
 
         try:
             # A commit that has begun is seen through: who is cancelled meanwhile learns it later.

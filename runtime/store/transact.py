@@ -33,7 +33,7 @@ from runtime.store import queueprotocol as qp
 from runtime.store import upkeepprotocol as up
 from runtime.store.faults import use_up
 from runtime.store.opening import unusable
-from runtime.store.transaction import Counters, RankOf, Transaction
+from runtime.store.transaction import Counters, Ranking, Transaction
 
 log = logging.getLogger("autoglm.store")
 
@@ -89,7 +89,7 @@ def transact(
     counters: Counters,
     writes: Sequence[p.Write],
     now_ms: int,
-    rank_of: RankOf,
+    ranking: Ranking,
     *,
     full: bool = False,
 ) -> p.Committed:
@@ -98,12 +98,12 @@ def transact(
     `full`: the disk is, for a drill (runtime.store.faults).
     """
     try:
-        return _attempt(cx, counters, writes, now_ms, rank_of, savepoints=False, full=full)
+        return _attempt(cx, counters, writes, now_ms, ranking, savepoints=False, full=full)
     except Exception as error:
         if unusable(error):
             raise  # the disk or the file: a second try would only hide it
         log.exception("a write failed in a group commit; trying each by itself")
-        return _attempt(cx, counters, writes, now_ms, rank_of, savepoints=True, full=full)
+        return _attempt(cx, counters, writes, now_ms, ranking, savepoints=True, full=full)
 
 
 def _attempt(
@@ -111,7 +111,7 @@ def _attempt(
     counters: Counters,
     writes: Sequence[p.Write],
     now_ms: int,
-    rank_of: RankOf,
+    ranking: Ranking,
     *,
     savepoints: bool,
     full: bool,
@@ -121,7 +121,7 @@ def _attempt(
     cx.execute("BEGIN IMMEDIATE")
     try:
         for kind, together in _groups(writes, one_by_one=savepoints):
-            tx = Transaction(cx, counters, now_ms, rank_of)
+            tx = Transaction(cx, counters, now_ms, ranking)
             if savepoints:
                 cx.execute("SAVEPOINT one")
             try:

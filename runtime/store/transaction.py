@@ -8,20 +8,28 @@ which consults the table of legal transitions and writes the event log.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from autoglm.types import ErrorInfo, Message, Sampling, Task, TaskSpec, TaskState, Usage
-from runtime.store.protocol import Effects, Left
+from runtime.store.protocol import Answered, Effects, Left
 from runtime.store.transitions import legal
 
 V = TypeVar("V")
 _NOTHING = Usage()
-RankOf = Callable[[TaskSpec, int], int]
-"""`(task, logical time in ms) -> rank`: the scheduling policy, handed in."""
+
+
+class Ranking(Protocol):
+    """The scheduling policy, handed in. Called on the writing connection's thread alone."""
+
+    def rank(self, task: TaskSpec, logical_ms: int) -> int:
+        """Its place in its lane, smaller first, when it is handed in at `logical_ms`."""
+
+    def answered(self, answered: Answered) -> None:
+        """A task was answered: there is something to learn."""
 
 
 class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,11 +64,11 @@ class Counters:
 
 class Transaction:
     def __init__(
-        self, cx: sqlite3.Connection, counters: Counters, now_ms: int, rank_of: RankOf
+        self, cx: sqlite3.Connection, counters: Counters, now_ms: int, ranking: Ranking
     ) -> None:
         self.cx = cx
         self.now_ms = now_ms
-        self.rank_of = rank_of
+        self.ranking = ranking
         self.effects = Effects()
         self.by: str | None = None
         """Who makes these changes, if it is a person; for the event log."""

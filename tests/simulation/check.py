@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from actors.policy.lengths import SPAN_MS_MAX
 from actors.policy.rules import ConfiguredRules
 from autoglm.types import TaskState
 from runtime.store.protocol import FetchAnswers
@@ -49,7 +50,7 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
     found += _wrong_with_events(cx, rows)
     found += _wrong_with_tally(cx)
     found += _wrong_with_caps(cx, plan)
-    found += _wrong_with_times(cx, history)
+    found += _wrong_with_times(cx, plan, history)
     found += _wrong_with_chains(rows, history)
     found += _wrong_with_answers(cx, history)
     for job in history.lines:
@@ -185,13 +186,17 @@ def _wrong_with_caps(cx: sqlite3.Connection, plan: Plan) -> Iterator[str]:
                 yield f"{running[what, name]} of {what} {name} run at once, the cap is {cap}"
 
 
-def _wrong_with_times(cx: sqlite3.Connection, history: History) -> Iterator[str]:
+def _wrong_with_times(cx: sqlite3.Connection, plan: Plan, history: History) -> Iterator[str]:
     """Whatever the clock did: who comes later ranks no better, and nothing ends before its time."""
+    policy = plan.config.scheduler.policy
+    level_ms = 0 if policy == "fifo" else HOUR_MS
+    boost_ms = SPAN_MS_MAX if policy == "mlfq" else 0
     latest = 0
     for id, rank, priority in cx.execute("SELECT id, rank, priority FROM task ORDER BY seq"):
-        if rank - priority * HOUR_MS < latest:
+        came = rank - priority * level_ms
+        if came + boost_ms < latest:
             yield f"{id} ranks before what came earlier"
-        latest = max(latest, rank - priority * HOUR_MS)
+        latest = max(latest, came)
     for id, at in cx.execute(
         "SELECT t.id, e.at FROM event e JOIN task t ON t.seq = e.task WHERE e.to_state = 'expired'"
     ):

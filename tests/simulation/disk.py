@@ -51,6 +51,7 @@ class SimulatedStore:
         checkpoints: float = 0.0,
         *,
         power_may_fail: bool = True,
+        policy: str = "mlfq",
     ) -> None:
         self.path = path
         self._rng = universe.rng(f"store {path.name}")
@@ -58,7 +59,7 @@ class SimulatedStore:
         self._reading_s = min(0.3, delay_s * universe.rng("reading").choice([1, 1, 30]))
         """An answer may be long out of date when it comes."""
         self._mishaps = mishaps
-        self._rank_of = ranker("priority")
+        self._ranking = ranker(policy)
         self._cx: sqlite3.Connection | None = None
         self._counters: Counters | None = None
         self._faults = Faults()
@@ -104,7 +105,7 @@ class SimulatedStore:
             full = self._faults.full(self.cx, self._faults.at(now_ms))
             try:
                 committed = transact(
-                    self.cx, self._counters, writes, now_ms, self._rank_of, full=full
+                    self.cx, self._counters, writes, now_ms, self._ranking, full=full
                 )
             except sqlite3.OperationalError as error:
                 if not full:

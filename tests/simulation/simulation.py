@@ -200,6 +200,7 @@ class _Simulation:
             self._mishaps,
             plan.checkpoints,
             power_may_fail=plan.power_losses,
+            policy=plan.config.scheduler.policy,
         )
         store.open_now()
         self._next_path = self._path(self._starts)
