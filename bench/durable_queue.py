@@ -31,6 +31,7 @@ from typing import Any, Final
 import aiosqlite
 import anyio
 
+from actors.policy.rank import ranker
 from autoglm.types import TaskState
 from bench import report
 from bench.load import task_ids
@@ -159,7 +160,7 @@ async def insert_raw(
     path: Path, rows: dict[str, list[tuple[Any, ...]]], count: int, size: int
 ) -> list[float]:
     """Seconds of each commit of the rows of `size` tasks, into the store's tables and indexes."""
-    store = SqliteStore(path, lambda _spec, now_ms: now_ms)
+    store = SqliteStore(path, ranker("fifo"))
     await store.open()
     await store.close()
     seconds: list[float] = []

@@ -27,9 +27,11 @@ class Ranking(Protocol):
 
     def rank(self, task: TaskSpec, logical_ms: int) -> int:
         """Its place in its lane, smaller first, when it is handed in at `logical_ms`."""
+        ...
 
     def answered(self, answered: Answered) -> None:
         """A task was answered: there is something to learn."""
+        ...
 
 
 class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
