@@ -25,11 +25,11 @@ _NOTHING = Usage()
 class Ranking(Protocol):
     """The scheduling policy, handed in. Called on the writing connection's thread alone."""
 
-    def rank(self, task: TaskSpec, logical_ms: int) -> int:
+    def rank(self, task: TaskSpec, logical_ms: int, /) -> int:
         """Its place in its lane, smaller first, when it is handed in at `logical_ms`."""
         ...
 
-    def answered(self, answered: Answered) -> None:
+    def answered(self, answered: Answered, /) -> None:
         """A task was answered: there is something to learn."""
         ...
 
