@@ -7,7 +7,8 @@ from typing import Any
 
 from actors import batcher, drills, frontdoor, monitor, persister, reader, retention, scheduler
 from actors.messages import Commit
-from runtime.mailbox import Bell, Mailbox, Signal
+from runtime.bell import Bell, Signal
+from runtime.mailbox import Mailbox
 
 
 class Addresses:

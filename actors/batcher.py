@@ -38,9 +38,10 @@ from model.flight import Flight
 from model.hosted import HostedEngine
 from runtime.actor import Actor, Statistics
 from runtime.alarm import Alarm
+from runtime.bell import Signal
 from runtime.clock import Clock, Rng
 from runtime.config import Config
-from runtime.mailbox import ActorDied, Answered, Mailbox, Signal, ask
+from runtime.mailbox import ActorDied, Answered, Mailbox, ask
 from runtime.store.protocol import ClaimedTask, PutBack, RecordOutcomes
 
 CAPACITY = 4096

@@ -29,8 +29,8 @@ from autoglm.wire import (
     encode_frame,
     refusal,
 )
+from runtime.bell import Bell
 from runtime.clock import Clock
-from runtime.mailbox import Bell
 
 log = logging.getLogger("autoglm.frontdoor")
 

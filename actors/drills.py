@@ -29,9 +29,10 @@ from autoglm.text import one_line
 from model.hosted import HostedEngine
 from runtime.actor import Actor
 from runtime.alarm import Alarm
+from runtime.bell import Signal
 from runtime.blow import Blow
 from runtime.clock import Clock
-from runtime.mailbox import ActorDied, Mailbox, Reply, Signal
+from runtime.mailbox import ActorDied, Mailbox, Reply
 from runtime.store.protocol import Fault, StoreError
 from runtime.supervision import ChildState, Mishap, Supervised
 

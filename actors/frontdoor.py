@@ -38,8 +38,9 @@ from autoglm.errors import AutoGLMError, ServerBusy, ServerUnavailable
 from autoglm.ids import Ids
 from runtime.actor import Actor, Statistics
 from runtime.alarm import Alarm
+from runtime.bell import Signal
 from runtime.clock import Clock
-from runtime.mailbox import ActorDied, Answered, Mailbox, Reply, Signal
+from runtime.mailbox import ActorDied, Answered, Mailbox, Reply
 from runtime.store import protocol as p
 from runtime.store.health import in_words
 

@@ -32,8 +32,9 @@ from autoglm.errors import AutoGLMError
 from autoglm.types import TaskState
 from runtime.actor import Statistics
 from runtime.alarm import Alarm
+from runtime.bell import Bell, Signal
 from runtime.clock import Clock
-from runtime.mailbox import Bell, Mailbox, Signal
+from runtime.mailbox import Mailbox
 from runtime.store.health import Health
 from runtime.store.protocol import (
     Committed,

@@ -18,9 +18,10 @@ import msgspec
 from actors.messages import Commit, Refused
 from runtime.actor import Actor, Statistics
 from runtime.alarm import Alarm
+from runtime.bell import Signal
 from runtime.clock import Clock
 from runtime.config import RetentionConfig
-from runtime.mailbox import ActorDied, Answered, Mailbox, Signal
+from runtime.mailbox import ActorDied, Answered, Mailbox
 from runtime.store.protocol import Write
 from runtime.store.upkeepprotocol import DoChore, Pruned, PruneEvents, PruneTasks
 

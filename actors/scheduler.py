@@ -35,8 +35,9 @@ from actors.policy.agenda import Agenda
 from actors.policy.backlog import Reading
 from runtime.actor import Actor, Statistics
 from runtime.alarm import Alarm
+from runtime.bell import Signal
 from runtime.clock import Clock
-from runtime.mailbox import ActorDied, Answered, Mailbox, Signal
+from runtime.mailbox import ActorDied, Answered, Mailbox
 from runtime.store.protocol import (
     ClaimedTask,
     ClaimTasks,
@@ -223,7 +224,7 @@ class Scheduler(Actor[SchedulerMessage]):
 
     def _read(self) -> None:
         reading = self._agenda.reading_begins()
-        if reading is not None and not self._ask(FetchBacklog(reading.reads), reading):
+        if reading is not None and not self._ask(reading.query, reading):
             self._agenda.read_failed(reading)
 
     def _on_read(self, reading: Reading, answer: object) -> None:

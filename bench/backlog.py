@@ -66,12 +66,14 @@ OPERATIONS: Final = ("insert", "claim", "record")
 Times = dict[str, list[float]]
 
 
-def specs(first: int, count: int, ids: Ids) -> tuple[TaskSpec, ...]:
+def specs(first: int, count: int, ids: Ids, tenants: int = 1) -> tuple[TaskSpec, ...]:
+    """So many tasks, of the tenants in turns; one alone is the default one."""
     return tuple(
         TaskSpec(
             ids.mint(),
             (Message("user", prompt(number)),),
             sampling=Sampling(max_tokens=16),
+            tenant=LANE[1] if tenants == 1 else f"tenant {number % tenants}",
             priority=number % PRIORITIES,
         )
         for number in range(first, first + count)
@@ -82,7 +84,7 @@ def open_store(path: Path) -> SqliteStore:
     return SqliteStore(path, ranker("priority"))
 
 
-async def build(path: Path, rows: int) -> None:
+async def build(path: Path, rows: int, tenants: int) -> None:
     """A store with `rows` pending tasks, through the real one."""
     store, made = open_store(path), 0
     ids = Ids(lambda: START_MS + made // TASKS_PER_MS, random.Random(rows).getrandbits)
@@ -90,22 +92,24 @@ async def build(path: Path, rows: int) -> None:
     pieces = range(0, rows, ROWS_IN_COMMIT)
     console = Console(stderr=True)
     for made in track(pieces, f"{rows:,} tasks", console=console, disable=not rows):
-        write = InsertTasks(specs(made, min(ROWS_IN_COMMIT, rows - made), ids))
+        write = InsertTasks(specs(made, min(ROWS_IN_COMMIT, rows - made), ids, tenants))
         await store.commit([write], START_MS + made // TASKS_PER_MS)
     await store.close()
 
 
-def built(cache: Path, rows: int) -> Path:
+def built(cache: Path, rows: int, tenants: int = 1) -> Path:
     """The file with `rows` pending tasks of this schema, made unless it is there."""
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix="bench-") as folder:
         empty, part = Path(folder) / "empty.sqlite3", Path(folder) / "part.sqlite3"
-        anyio.run(build, empty, 0)
+        anyio.run(build, empty, 0, 1)
         with sqlite3.connect(empty) as cx:
             schema = str(cx.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall())
-        name = f"backlog-{hashlib.sha256(schema.encode()).hexdigest()[:12]}-{rows}.sqlite3"
+        name = (
+            f"backlog-{hashlib.sha256(schema.encode()).hexdigest()[:12]}-{rows}-{tenants}.sqlite3"
+        )
         if not (cache / name).exists():
-            anyio.run(build, part, rows)
+            anyio.run(build, part, rows, tenants)
             part.rename(cache / name)
     return cache / name
 
@@ -128,8 +132,7 @@ class Side:
         start = time.perf_counter()
         await store.commit([write], now_ms)
         inserted = time.perf_counter()
-        reads = (LaneRead(LANE, None, GROUP),)
-        (keys,) = await store.query(FetchBacklog(reads))
+        (keys,) = await store.query(FetchBacklog((LaneRead(LANE, None),), GROUP))
         claim = ClaimTasks("bench", tuple(seq for _, seq in keys))
         (claimed,) = (await store.commit([claim], now_ms)).results
         found = time.perf_counter()

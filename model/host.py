@@ -41,10 +41,10 @@ from model.frames import (
     decode_to_host,
     encode_in_parts,
 )
+from runtime.bell import Bell
 from runtime.channel import Channel, ChannelClosed, SocketChannel
 from runtime.clock import Clock, SystemClock
 from runtime.config import EngineConfig
-from runtime.mailbox import Bell
 from runtime.process import die_with
 from runtime.supervision import describe
 

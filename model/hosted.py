@@ -40,11 +40,11 @@ from model.frames import (
 )
 from model.hosts import HostDied, HostHung, HostState, HostStatistics, ProbeFailed
 from model.vitals import PROBE, Vitals
+from runtime.bell import Bell, Signal
 from runtime.breaker import BreakerOptions
 from runtime.channel import ChannelClosed
 from runtime.clock import Clock
 from runtime.config import EngineConfig
-from runtime.mailbox import Bell, Signal
 from runtime.process import Host
 from runtime.supervision import Escalation, Excused
 

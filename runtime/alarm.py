@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import anyio
 
+from runtime.bell import Signal
 from runtime.clock import Clock
-from runtime.mailbox import Signal
 
 
 class Alarm:

@@ -24,7 +24,8 @@ from actors.requests import Requests
 from autoglm import wire
 from autoglm.errors import AutoGLMError, ProtocolError
 from autoglm.ids import Ids
-from runtime.mailbox import Bell, Mailbox, Signal
+from runtime.bell import Bell, Signal
+from runtime.mailbox import Mailbox
 from runtime.queueconfig import with_built_in
 from runtime.store.jobprotocol import OpenJob
 from runtime.store.protocol import StoreError, Write

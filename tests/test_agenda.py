@@ -64,9 +64,9 @@ class Stage:
         return reading is not None
 
     def _found(self, reading: Reading, part: int) -> tuple[Key, ...]:
-        wanted, after, limit = reading.reads[part]
+        wanted, after = reading.query.reads[part]
         keys = sorted(key for lane, key in self.pending.values() if lane == wanted)
-        return tuple(key for key in keys if after is None or key > after)[:limit]
+        return tuple(key for key in keys if after is None or key > after)[: reading.limit]
 
     def take(self, count: int) -> list[int]:
         """Claimed, as the store has it: only what is pending."""

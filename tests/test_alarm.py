@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from runtime.alarm import Alarm
-from runtime.mailbox import Bell, Signal
+from runtime.bell import Bell, Signal
 from tests.simulation.loop import VirtualClock, run_virtually
 
 

@@ -15,7 +15,8 @@ from autoglm import wire
 from autoglm.errors import AutoGLMError
 from autoglm.types import Answer, Output, Task, TaskSpec, TaskState, Usage
 from model.engine import Progress
-from runtime.mailbox import ActorDied, Mailbox, Signal
+from runtime.bell import Signal
+from runtime.mailbox import ActorDied, Mailbox
 from runtime.queueconfig import with_built_in
 from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p

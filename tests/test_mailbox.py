@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.mailbox import ActorDied, Answered, Bell, Mailbox, Reply, Signal
+from runtime.bell import Bell, Signal
+from runtime.mailbox import ActorDied, Answered, Mailbox, Reply
 from tests.simulation.loop import VirtualClock, run_virtually
 
 

@@ -14,7 +14,8 @@ from actors.persister import Outlets, Persister
 from actors.queues import Queues
 from autoglm.errors import NotFound, ServerError
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
-from runtime.mailbox import ActorDied, Answered, Bell, Mailbox, Signal
+from runtime.bell import Bell, Signal
+from runtime.mailbox import ActorDied, Answered, Mailbox
 from runtime.queueconfig import with_built_in
 from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p

@@ -11,8 +11,9 @@ import pytest
 from actors.messages import Commit, Refused
 from actors.retention import PAUSE_S, RETRY_S, ROUND_S, Retention
 from autoglm.errors import ServerUnavailable
+from runtime.bell import Signal
 from runtime.config import Duration, RetentionConfig
-from runtime.mailbox import ActorDied, Mailbox, Signal
+from runtime.mailbox import ActorDied, Mailbox
 from runtime.store.protocol import Write
 from runtime.store.upkeepprotocol import DoChore, Pruned, PruneEvents, PruneTasks
 from tests.simulation.loop import VirtualClock, run_virtually

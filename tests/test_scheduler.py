@@ -20,8 +20,9 @@ from actors.messages import (
 from actors.policy.agenda import Agenda
 from actors.policy.rules import ConfiguredRules
 from actors.scheduler import Scheduler
+from runtime.bell import Signal
 from runtime.config import Config
-from runtime.mailbox import Mailbox, Signal
+from runtime.mailbox import Mailbox
 from runtime.store.protocol import ClaimedTask, ClaimTasks, FetchSchedule, Key, Schedule, StoreError
 from tests.simulation.loop import VirtualClock, run_virtually
 

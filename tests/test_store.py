@@ -79,8 +79,8 @@ def spec(id: str, **more: Any) -> TaskSpec:
 
 async def backlog(bench: Bench) -> tuple[p.Key, ...]:
     """The plain lane's first tasks."""
-    reads = (p.LaneRead(("normal", "default"), None, 9),)
-    (found,) = await bench.store.query(p.FetchBacklog(reads))
+    reads = (p.LaneRead(("normal", "default"), None),)
+    (found,) = await bench.store.query(p.FetchBacklog(reads, 9))
     return found
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from actors.policy.window import Refill, Window
-from runtime.store.protocol import Key, Lane, LaneRead
+from runtime.store.protocol import FetchBacklog, Key, Lane, LaneRead
 
 KEYS_MAX = 4096
 """Keys held in all."""
@@ -60,10 +60,14 @@ class Reading(msgspec.Struct, frozen=True):
     """A read of the store that is to be made, a part for each lane."""
 
     parts: tuple[tuple[Lane, Refill], ...]
+    limit: int
+    """Keys of each."""
 
     @property
-    def reads(self) -> tuple[LaneRead, ...]:
-        return tuple(LaneRead(lane, part.after, part.limit) for lane, part in self.parts)
+    def query(self) -> FetchBacklog:
+        return FetchBacklog(
+            tuple(LaneRead(lane, part.after) for lane, part in self.parts), self.limit
+        )
 
 
 class Backlog:
@@ -135,15 +139,16 @@ class Backlog:
             return None
         if self._keys_max - self._keys < len(lanes):
             self._make_room()
-        each_max = max(1, (self._keys_max - self._keys) // len(lanes))
+        lane_max = self._lane_max()
+        missing = lane_max - lane_max // 4  # beyond what a window that wants more may hold
+        limit = max(1, min(missing, (self._keys_max - self._keys) // len(lanes)))
         parts: list[tuple[Lane, Refill]] = []
         for lane in lanes:
             window = self._lanes[lane]
-            window.keys_max = self._lane_max()
-            limit = max(1, min(each_max, window.keys_max - len(window)))
+            window.keys_max = lane_max
             parts.append((lane, window.refill_begins(limit)))
             del self._low[lane]
-        self._reading = Reading(tuple(parts))
+        self._reading = Reading(tuple(parts), limit)
         return self._reading
 
     def read(self, reading: Reading, found: Sequence[Sequence[Key]]) -> None:

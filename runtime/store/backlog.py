@@ -6,17 +6,20 @@ import sqlite3
 
 import msgspec
 
-from runtime.store.protocol import FetchBacklog, FetchSchedule, Key, LaneRead, Schedule
+from runtime.store.protocol import FetchBacklog, FetchSchedule, Key, Schedule
 from runtime.store.transaction import all_rows
 
 _BEFORE_ALL: Key = (-(2**63), 0)
 
-_LANE = """
-SELECT json_group_array(json_array(rank, seq)) FROM (
-    SELECT rank, seq FROM task
-    WHERE state = 'pending' AND queue = ? AND tenant = ? AND (rank, seq) > (?, ?)
-    ORDER BY rank, seq LIMIT ?
-)
+_LANES = """
+SELECT json_group_array((
+    SELECT json_group_array(json_array(rank, seq)) FROM (
+        SELECT rank, seq FROM task
+        WHERE state = 'pending' AND queue = read.value ->> 0 AND tenant = read.value ->> 1
+            AND (rank, seq) > (read.value ->> 2, read.value ->> 3)
+        ORDER BY rank, seq LIMIT ?
+    )
+)) FROM json_each(?) read
 """
 _HEADS = """
 WITH RECURSIVE head (seq) AS (
@@ -39,11 +42,12 @@ SELECT queue, tenant, rank, task.seq FROM head JOIN task ON task.seq = head.seq
 """
 """From one lane to the next by the index: as many steps as there are lanes, however many tasks."""
 
-_decode_keys = msgspec.json.Decoder(tuple[Key, ...]).decode
+_decode_keys = msgspec.json.Decoder(tuple[tuple[Key, ...], ...]).decode
 
 
 def fetch_backlog(cx: sqlite3.Connection, query: FetchBacklog) -> tuple[tuple[Key, ...], ...]:
-    return tuple(_read_lane(cx, read) for read in query.reads)
+    reads = [(*read.lane, *(read.after or _BEFORE_ALL)) for read in query.reads]
+    return _decode_keys(all_rows(cx, _LANES, (query.limit, msgspec.json.encode(reads).decode())))
 
 
 def fetch_schedule(cx: sqlite3.Connection, _query: FetchSchedule) -> Schedule:
@@ -53,8 +57,3 @@ def fetch_schedule(cx: sqlite3.Connection, _query: FetchSchedule) -> Schedule:
         {(queue, tenant): (rank, seq) for queue, tenant, rank, seq in heads},
         {seq: (queue, tenant) for seq, queue, tenant in running},
     )
-
-
-def _read_lane(cx: sqlite3.Connection, read: LaneRead) -> tuple[Key, ...]:
-    after = read.after or _BEFORE_ALL
-    return _decode_keys(all_rows(cx, _LANE, (*read.lane, *after, read.limit)))

@@ -222,17 +222,17 @@ class FetchEvents(Query, frozen=True):
 
 
 class LaneRead(NamedTuple):
-    """The first `limit` pending tasks of a lane after `after` (None: from its head on)."""
+    """A lane's pending tasks after `after`; None: from its head on."""
 
     lane: Lane
     after: Key | None
-    limit: int
 
 
 class FetchBacklog(Query, frozen=True):
-    """Result: `tuple[tuple[Key, ...], ...]`: what each of the reads found, in order."""
+    """Result: `tuple[tuple[Key, ...], ...]`: the first `limit` of each of the reads, in order."""
 
     reads: tuple[LaneRead, ...]
+    limit: int
 
 
 class FetchSchedule(Query, frozen=True):

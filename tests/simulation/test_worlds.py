@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,8 @@ from tests.simulation.mutants import MUTANTS
 from tests.simulation.simulation import simulate
 
 SEEDS_PER_MUTANT = 400
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_nothing_acknowledged_is_lost_and_everything_is_answered_once(seed: int) -> None:
@@ -37,6 +40,6 @@ def test_a_seed_makes_the_same_world_each_time_and_in_every_process() -> None:
             capture_output=True,
             text=True,
             check=True,
-            env={"PYTHONHASHSEED": hash_seed},
+            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
         )
         assert there.stdout.split() == here
