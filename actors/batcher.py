@@ -29,11 +29,11 @@ from actors.messages import (
     TasksStopped,
     WantTasks,
 )
-from actors.policy.retry import ABORTED, outcome, timeout_s
+from actors.policy.retry import outcome, timeout_s
 from actors.policy.shares import BY_RANK
 from actors.policy.staging import Batch, Staging
 from autoglm.types import ErrorInfo
-from model.engine import Completion, EngineRequest
+from model.engine import GIVEN_UP, Completion, EngineRequest
 from model.flight import Flight
 from model.hosted import HostedEngine
 from runtime.actor import Actor, Statistics
@@ -47,7 +47,7 @@ from runtime.store.protocol import ClaimedTask, PutBack, RecordOutcomes
 CAPACITY = 4096
 PATIENCE_S = 0.02
 """How soon to ask again where there was no room to ask."""
-HANDED_BACK = ErrorInfo(ABORTED, "handed back before it began")
+HANDED_BACK = ErrorInfo(GIVEN_UP, "handed back before it began")
 
 
 class _Recording(msgspec.Struct, frozen=True):

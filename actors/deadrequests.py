@@ -6,10 +6,10 @@ exist. Whoever retries, edits or discards is named in the event log.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, assert_never
+from typing import assert_never
 
 from actors.connection import Connection
+from actors.desk import Desk, settle
 from actors.policy.admission import check_count, check_task, stored
 from actors.telling import unknown_task
 from autoglm import wire
@@ -20,15 +20,7 @@ from runtime.queueconfig import QUEUES
 from runtime.store import deadprotocol as dead
 from runtime.store import protocol as p
 
-Then = Callable[[Any], None]
 Request = wire.ListDead | wire.ShowDead | wire.SettleDead | wire.EditDead
-
-
-class Desk(Protocol):
-    """How the frontdoor reaches the store for a client."""
-
-    def commit(self, connection: Connection, rid: int, write: p.Write, then: Then) -> None: ...
-    def ask(self, connection: Connection, rid: int, query: p.Query, then: Then) -> None: ...
 
 
 class DeadRequests:
@@ -65,22 +57,13 @@ class DeadRequests:
         )
 
     def _settle(self, connection: Connection, request: wire.SettleDead) -> None:
-        rid = request.rid
         check_count("ids", len(request.ids))
-
-        def then(done: dead.Settled) -> None:
-            def tell(found: dict[str, Answer]) -> None:
-                tasks = tuple(found[id].task for id in done.known if id in found)
-                connection.reply(wire.Cancelled(rid, tasks, done.unknown, done.count, done.next))
-
-            self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, done.known), tell)
-
         chosen = dead.Chosen(
             *(connection.tenant, request.ids, request.every, request.tenant, request.reason),
             after=stored(request.after),
         )
         kind = dead.DiscardDead if request.discard else dead.RetryDead
-        self._desk.commit(connection, rid, kind(chosen, connection.by), then)
+        settle(self._desk, connection, request.rid, kind(chosen, connection.by))
 
     def _edit(self, connection: Connection, request: wire.EditDead) -> None:
         rid, id, content = request.rid, request.id, request.content

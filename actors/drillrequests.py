@@ -5,36 +5,18 @@ They are for the operator of a server whose configuration says `drills: true`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, assert_never
+from typing import assert_never
 
 from actors.connection import Connection
-from actors.drills import Begin, DrillMessage, Look
+from actors.desk import Desk
+from actors.drills import Begin, Look
 from actors.policy.admission import stored
 from autoglm import wire
 from autoglm.drill import Census, Drill
 from autoglm.errors import NotAllowed
-from runtime.mailbox import Reply
-from runtime.store import protocol as p
 from runtime.store.census import TakeCensus
 
-Then = Callable[[Any], None]
 Request = wire.BeginDrill | wire.GetDrill | wire.TakeCensus
-
-
-class Desk(Protocol):
-    """How the frontdoor reaches the drills and the store for a client."""
-
-    @property
-    def drills_allowed(self) -> bool: ...
-    def ask(self, connection: Connection, rid: int, query: p.Query, then: Then) -> None: ...
-    def ask_drills(
-        self,
-        connection: Connection,
-        rid: int,
-        message: Callable[[Reply], DrillMessage],
-        then: Then,
-    ) -> None: ...
 
 
 class DrillRequests:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol, assert_never
+from typing import assert_never
 
 from actors.connection import Connection
 from actors.deadrequests import DeadRequests
-from actors.drillrequests import Desk as DrillDesk
+from actors.desk import Desk, settle
 from actors.drillrequests import DrillRequests
 from actors.policy.admission import check_count, check_lines, check_task, stored
 from actors.queues import Queues
@@ -24,15 +24,6 @@ from runtime.store import upkeepprotocol as up
 
 log = logging.getLogger("autoglm.frontdoor")
 DEFAULT_TENANT = "default"
-Then = Callable[[Any], None]
-
-
-class Desk(DrillDesk, Protocol):
-    """What the frontdoor does for a request; each call leads to a reply sooner or later."""
-
-    def commit(self, connection: Connection, rid: int, write: p.Write, then: Then) -> None: ...
-    def ask(self, connection: Connection, rid: int, query: p.Query, then: Then) -> None: ...
-    def ask_status(self, connection: Connection, rid: int, then: Then) -> None: ...
 
 
 class Requests:
@@ -181,19 +172,10 @@ class Requests:
         )
 
     def _cancel(self, connection: Connection, request: wire.Cancel) -> None:
-        rid = request.rid
         check_count("ids", len(request.ids))
-
-        def then(done: p.Cancellation) -> None:
-            def tell(found: dict[str, Answer]) -> None:
-                tasks = tuple(found[id].task for id in done.known if id in found)
-                connection.reply(wire.Cancelled(rid, tasks, done.unknown, done.count, done.next))
-
-            self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, done.known), tell)
-
         after = stored(request.after)
         write = p.CancelTasks(connection.tenant, request.ids, request.job, after, connection.by)
-        self._desk.commit(connection, rid, write, then)
+        settle(self._desk, connection, request.rid, write)
 
     def _events(self, connection: Connection, request: wire.GetEvents) -> None:
         limit = min(max(1, request.limit), wire.PAGE_MAX)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -25,6 +24,7 @@ from model.hosted import Launch
 from runtime.clock import SystemClock, system_rng
 from runtime.config import Config
 from runtime.folder import claim_data_dir, claim_socket
+from runtime.garbage import collect_seldom
 from runtime.orphans import end_orphans
 from runtime.process import ChildProcess, Host, die_with
 from runtime.sdnotify import ServiceManager, Systemd
@@ -34,10 +34,6 @@ from runtime.supervision import Escalation
 from runtime.transport import TransportListener
 
 log = logging.getLogger("autoglm")
-GC_ALLOCATIONS = 20_000
-"""Between two looks for cycles among the youngest objects. Python's 700 is a look for every ten
-tasks, and next to nothing here is a cycle; the longest-lived objects are never looked at again.
-"""
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -60,8 +56,7 @@ def serve(config: Config, places: Places, options: ServeOptions) -> int:
     data_lock = claim_data_dir(places.data_dir)
     socket_lock = claim_socket(places.socket)
     end_orphans(places.data_dir)
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS, 20, 100)
+    collect_seldom()
     try:
         return anyio.run(_serve, config, places, options, backend_options={"use_uvloop": True})
     finally:

@@ -6,29 +6,19 @@ others are looked up in the store, which knows them after any restart.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
 
 from actors.connection import Connection
+from actors.desk import Desk
 from actors.waiting import JobWaiter, Waiter, Waiting
 from autoglm import wire
-from autoglm.errors import AutoGLMError, NotFound
+from autoglm.errors import NotFound
 from autoglm.types import Answer
 from model.engine import Progress
 from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
 
 LOOKUP_MAX = 512
-Then = Callable[[Any], None]
-
-
-class Desk(Protocol):
-    """How the frontdoor asks the store, for one client or for all who wait."""
-
-    def ask(self, connection: Connection, rid: int, query: p.Query, then: Then) -> None: ...
-    def ask_for_all(self, query: p.Query, then: Then) -> None: ...
-    def refuse(self, connection: Connection, rid: int, error: AutoGLMError) -> None: ...
 
 
 class Telling:

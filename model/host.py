@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import os
 import socket
 from collections.abc import Callable
@@ -45,6 +44,7 @@ from runtime.bell import Bell
 from runtime.channel import Channel, ChannelClosed, SocketChannel
 from runtime.clock import Clock, SystemClock
 from runtime.config import EngineConfig
+from runtime.garbage import collect_seldom
 from runtime.process import die_with
 from runtime.supervision import describe
 
@@ -64,10 +64,6 @@ def engine_of(config: EngineConfig, clock: Clock) -> Engine:
     from model.vllm import VllmEngine  # noqa: PLC0415
 
     return VllmEngine(config)
-
-
-GC_ALLOCATIONS = 20_000
-"""Between two looks for cycles among the youngest objects: requests leave none."""
 
 
 class EngineHost:
@@ -212,7 +208,7 @@ def main() -> None:
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
     die_with(arguments.parent)
-    gc.set_threshold(GC_ALLOCATIONS, 20, 100)
+    collect_seldom()
     anyio.run(_main, arguments.fd, backend_options={"use_uvloop": True})
     # vLLM leaves threads behind that would keep the interpreter from ending.
     os._exit(0)

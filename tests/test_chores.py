@@ -34,7 +34,7 @@ async def still_open(bench: Bench) -> int:
 async def cancel(bench: Bench, *, slices: int = 99) -> tuple[int, int | None]:
     after, count = 0, 0
     while after is not None and slices > 0:
-        done: p.Cancellation = await bench.write(p.CancelTasks(None, job="job", after=after))
+        done: p.Settled = await bench.write(p.CancelTasks(None, job="job", after=after))
         after, count, slices = done.next, count + done.count, slices - 1
     return count, after
 

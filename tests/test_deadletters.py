@@ -21,8 +21,8 @@ from runtime.store.deadprotocol import (
     FetchDeadLetter,
     FetchDeadLetters,
     RetryDead,
-    Settled,
 )
+from runtime.store.protocol import Settled
 from tests.test_pruning import DAY, prune, rows, sealed_job
 from tests.test_store import NOW, Bench, bench, line, spec, success
 

@@ -264,7 +264,7 @@ def test_a_slice_of_a_job_is_cancelled_and_the_client_told_where_to_go_on() -> N
         (asked,) = stage.persister.drain_nowait()
         assert asked.write == p.CancelTasks(None, (), "job", 501, by="root")
         assert asked.reply is not None
-        asked.reply.send(p.Cancellation((), (), 7, 1001))
+        asked.reply.send(p.Settled((), (), 7, 1001))
         await stage.clock.sleep(0.01)
         await stage.stored({})
         assert await person.hear() == wire.Cancelled(2, count=7, next=1001)

@@ -116,7 +116,7 @@ async def test_a_task_that_was_cancelled_while_it_waited_is_forgotten_by_those_b
     await bench.write(p.CancelTasks(None, ("b",)))
     assert (await prune(bench)).tasks == 1
     done = await bench.write(p.CancelTasks(None, ("a",)))
-    assert done == p.Cancellation(("a",), (), 1)
+    assert done == p.Settled(("a",), (), 1)
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────

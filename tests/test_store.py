@@ -326,7 +326,7 @@ async def test_cancelling_ends_what_has_not_ended_within_reach(bench: Bench) -> 
     await bench.claim(2)
     await bench.record(success(2))
     seen = await bench.write(p.CancelTasks("default", ("a", "b", "theirs", "none")))
-    assert seen == p.Cancellation(("a", "b"), ("theirs", "none"), 1)
+    assert seen == p.Settled(("a", "b"), ("theirs", "none"), 1)
     assert await bench.states("a", "b", "theirs") == ["cancelled", "succeeded", "pending"]
 
 

@@ -16,13 +16,11 @@ from __future__ import annotations
 from actors.policy.poison import convicted
 from actors.policy.rank import prompt_chars
 from autoglm.types import ErrorInfo, Output, TaskState, Usage
+from model.engine import GIVEN_UP
 from model.flight import Flight, Lost
 from runtime.backoff import full_jitter
 from runtime.config import RetryConfig
 from runtime.store.protocol import ClaimedTask, Outcome
-
-ABORTED = "aborted"
-"""The code of a request that was stopped before it was answered, through no fault of its own."""
 
 
 def outcome(flight: Flight[ClaimedTask], retry: RetryConfig, draw: float) -> Outcome:
@@ -32,7 +30,7 @@ def outcome(flight: Flight[ClaimedTask], retry: RetryConfig, draw: float) -> Out
     if isinstance(ended, Lost):
         return _lost(task, ended, flight.trial)
     usage = Usage(ended.prompt_tokens, ended.completion_tokens, ended.cached_tokens)
-    if ended.error is not None and ended.error.code == ABORTED:
+    if ended.error is not None and ended.error.code == GIVEN_UP:
         return Outcome(task.seq, task.attempt, TaskState.PENDING, usage=usage)
     if ended.error is not None:
         return _failed(task, ended.error, ended.permanent, usage, retry, draw)

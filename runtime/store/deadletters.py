@@ -24,8 +24,9 @@ from runtime.store.deadprotocol import (
     FetchDeadLetter,
     FetchDeadLetters,
     RetryDead,
-    Settled,
 )
+from runtime.store.named import find_named
+from runtime.store.protocol import Settled
 from runtime.store.transaction import Payload, Transaction, error_of
 
 SLICE = 500
@@ -83,19 +84,12 @@ def edit_dead(tx: Transaction, write: EditDead) -> None:
 
 
 def _settle(tx: Transaction, chosen: Chosen, change: Change) -> Settled:
-    known: list[str] = []
-    unknown: list[str] = []
-    count = 0
-    for id in chosen.ids:
-        row = tx.cx.execute(
-            "SELECT seq, state FROM task WHERE id = ? AND (? IS NULL OR tenant = ?)",
-            (id, chosen.tenant, chosen.tenant),
-        ).fetchone()
-        (known if row else unknown).append(id)
-        if row and row[1] == TaskState.DEAD:
-            change(tx, row[0])
+    named = find_named(tx, chosen.ids, chosen.tenant)
+    count, after = 0, None
+    for seq, state in named.found:
+        if state is TaskState.DEAD:
+            change(tx, seq)
             count += 1
-    after: int | None = None
     if chosen.every:
         rows = tx.cx.execute(
             "SELECT seq, tenant, error ->> '$.code' FROM task"
@@ -107,7 +101,7 @@ def _settle(tx: Transaction, chosen: Chosen, change: Change) -> Settled:
                 change(tx, seq)
                 count += 1
         after = rows[-1][0] if len(rows) == SLICE else None
-    return Settled(tuple(known), tuple(unknown), count, after)
+    return Settled(named.known, named.unknown, count, after)
 
 
 def _fits(chosen: Chosen, tenant: str, reason: str | None) -> bool:

@@ -51,17 +51,6 @@ class EditDead(Write, frozen=True):
     by: str | None = None
 
 
-class Settled(msgspec.Struct, frozen=True):
-    """`ids` that exist within the tenant's reach, `count` of the tasks changed; `next`: go on
-    behind it.
-    """
-
-    known: tuple[str, ...]
-    unknown: tuple[str, ...]
-    count: int
-    next: int | None = None
-
-
 class FetchDeadLetters(Query, frozen=True):
     """Result: `tuple[tuple[DeadLetter, ...], int | None]`, a page and the cursor of the next."""
 

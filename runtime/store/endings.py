@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from autoglm.errors import NotFound
 from autoglm.types import Answer, ErrorInfo, TaskState
-from runtime.store.protocol import Cancellation, CancelTasks, Ending, ReleaseDue, StoppedTask
+from runtime.store.named import find_named
+from runtime.store.protocol import CancelTasks, Ending, ReleaseDue, Settled, StoppedTask
 from runtime.store.transaction import (
     Transaction,
     error_text,
@@ -31,27 +32,19 @@ WHERE job_line.job = ? AND job_line.line = given.line
 """
 
 
-def cancel_tasks(tx: Transaction, write: CancelTasks) -> Cancellation:
+def cancel_tasks(tx: Transaction, write: CancelTasks) -> Settled:
     if write.job is not None and not _job_exists(tx, write.job, write.tenant):
         raise NotFound(f"no job {write.job}")
     tx.by = write.by
-    known: list[str] = []
-    unknown: list[str] = []
-    count = 0
-    for id in write.ids:
-        row = tx.cx.execute(
-            "SELECT seq, state FROM task WHERE id = ? AND (? IS NULL OR tenant = ?)",
-            (id, write.tenant, write.tenant),
-        ).fetchone()
-        (known if row else unknown).append(id)
-        if row and not TaskState(row[1]).ended:
-            end_unfinished(tx, row[0], TaskState.CANCELLED, None)
-            count += 1
-    after: int | None = None
+    named = find_named(tx, write.ids, write.tenant)
+    count, after = 0, None
+    for seq, state in named.found:
+        if not state.ended:
+            count += end_unfinished(tx, seq, TaskState.CANCELLED, None)
     if write.job is not None:
         ended, after = cancel_slice(tx, write.job, write.tenant, write.after)
         count += ended
-    return Cancellation(tuple(known), tuple(unknown), count, after)
+    return Settled(named.known, named.unknown, count, after)
 
 
 def cancel_slice(

@@ -82,7 +82,7 @@ class PutBack(Write, frozen=True):
 
 
 class CancelTasks(Write, frozen=True):
-    """Result: `Cancellation`. `tenant` None: the operator's reach.
+    """Result: `Settled`. `tenant` None: the operator's reach.
 
     Of a job, a slice: go on with `after` until the result's `next` is None.
     """
@@ -122,8 +122,10 @@ class ClaimedTask(msgspec.Struct, frozen=True):
     lane: Lane = ("normal", "default")
 
 
-class Cancellation(msgspec.Struct, frozen=True):
-    """`ids` that exist within the tenant's reach; `count` of those this call ended."""
+class Settled(msgspec.Struct, frozen=True):
+    """What became of the tasks that were named: the ids that exist within the tenant's reach, those
+    that don't, and how many tasks were changed. `next`: go on behind it; None: these were all.
+    """
 
     known: tuple[str, ...]
     unknown: tuple[str, ...]
