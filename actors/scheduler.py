@@ -169,7 +169,8 @@ class Scheduler(Actor[SchedulerMessage]):
         if not claim.seqs:
             reply.drop()
             return False
-        self._demand[batcher] -= len(claim.seqs)
+        # To the end: of batchers with equal room, the one served longest ago comes first.
+        self._demand[batcher] = self._demand.pop(batcher) - len(claim.seqs)
         self._claims[id(claim)] = claim
         await self._persister.put(Commit(ClaimTasks(batcher, claim.seqs), reply))
         return True

@@ -137,6 +137,7 @@ class Rehearsal:
         since = msgspec.structs.replace(since, answered_from=drill.up_at)
         while (now := await self._census_now_and_then(since)).answered_at is None:
             self._tell(f"{part} is up again; waiting for an answer")
+            await self._own_are_open()  # what another engine answered meanwhile makes room
         self._not_back = []
         while now.put_back_open or await self._own_are_open():
             own = len(self._open)

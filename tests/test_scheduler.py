@@ -39,10 +39,15 @@ class Stage:
         self.persister: Mailbox[Commit] = Mailbox(100)
         self.reader: Mailbox[Ask] = Mailbox(reader_capacity)
         self.batcher: Mailbox[Any] = Mailbox(batcher_capacity)
+        batchers = {"b": self.batcher, "other": Mailbox[Any](batcher_capacity)}
         self.scheduler = Scheduler(
-            *(self.mailbox, self.missed, self.persister, self.reader, {"b": self.batcher}),
+            *(self.mailbox, self.missed, self.persister, self.reader, batchers),
             *(Agenda("mlfq", ConfiguredRules(Config())), clock),
         )
+
+    def room(self, batcher: str) -> int:
+        """What it is known to have room for."""
+        return self.scheduler.statistics().demand[batcher]
 
     async def tell(self, *messages: object) -> None:
         for message in messages:
@@ -125,7 +130,22 @@ def test_what_becomes_ready_goes_to_who_waits_for_it() -> None:
         await stage.tell(WantTasks("b", 1, 2))
         await stage.tell(moved(7))
         assert await stage.claims() == [(7,)]
-        assert stage.scheduler.statistics().demand == {"b": 1}
+        assert stage.scheduler.statistics().demand == {"b": 1, "other": 0}
+
+    play(scene)
+
+
+def test_batchers_with_equal_room_take_turns() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.answer_reads()
+        served: list[str] = []
+        for number in range(1, 5):
+            await stage.tell(WantTasks("b", 1, 9 - stage.room("b")))
+            await stage.tell(WantTasks("other", 1, 9 - stage.room("other")), moved(number))
+            (commit,) = stage.persister.drain_nowait()
+            assert isinstance(commit.write, ClaimTasks)
+            served.append(commit.write.owner)
+        assert served == ["b", "other", "b", "other"]
 
     play(scene)
 

@@ -110,6 +110,14 @@ def test_an_engine_with_nothing_to_do_that_hangs_is_found_by_the_tasks_of_the_dr
         assert {task["state"] for task in tasks} == {"succeeded"}
 
 
+def test_one_of_two_engines_hangs_and_the_drill_sees_it_come_back(tmp_path: Path) -> None:
+    with Server(tmp_path, *ALLOWED, "--set", "engine.replicas=2") as server:
+        done = server.ask("drill", "hang-engine", "engine-2", "--json")
+        report = json.loads(done.stdout)
+        assert (done.returncode, report["ok"], report["target"]) == (0, True, "engine-2")
+        assert report["lost"] == report["charged"] == 0
+
+
 async def test_each_actor_dies_at_its_work_and_is_back_with_nothing_lost(tmp_path: Path) -> None:
     often = (
         *("--set", "supervision.actors.consecutive_max=100"),
