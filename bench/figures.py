@@ -59,6 +59,18 @@ SHOWN: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "kill to first dispatch at 5,000,000": "from `kill -9` to the first dispatch",
         },
     ),
+    "dispatch": (
+        "Who is next: five million pending tasks of ten thousand tenants",
+        {
+            "dispatched, 5,000,000 of 10,000 tenants": "dispatched",
+            "dispatched, 5,000,000 of 10,000 tenants / dispatched, 1,000 of one tenant": (
+                "… against a thousand tasks of one tenant"
+            ),
+            "deciding alone, 5,000,000 of 10,000 tenants": "deciding alone",
+            "deciding alone, 1,000 of one tenant": "… with a thousand tasks of one tenant",
+            "a look at all lanes": "a new scheduler's look at all tenants",
+        },
+    ),
     "scheduling": (
         "Order: an hour of conversation and code traces replayed in virtual time",
         {
