@@ -12,6 +12,7 @@ weights, by no more than what one task and the tasks under way of each may take.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -49,7 +50,8 @@ class Turns:
     def leave(self, name: str) -> None:
         """`name` wants nothing more for now."""
         self.withdraw(name)
-        if self._wanting.pop(name, 0) is None and self.served(name) <= self._start():
+        self._wanting.pop(name, None)
+        if self._served.get(name, math.inf) <= self._start():
             del self._served[name]  # it would start there anyway
         if not self._wanting:
             self._now = max(self._served.values(), default=self._now)
