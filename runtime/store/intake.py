@@ -6,20 +6,30 @@ content is the same task; with other content it is a conflict and nothing is sto
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+import msgspec
 
 from autoglm.errors import Conflict, NotFound
 from autoglm.types import Task, TaskSpec, TaskState
 from autoglm.wire import Accepted, JobLine
+from runtime.store.blocked import block
 from runtime.store.chores import cancel_later
 from runtime.store.content import body_of
 from runtime.store.degraded import Stored, answer, refuse_lines, refused
 from runtime.store.endings import end_lines
+from runtime.store.graphprotocol import InsertGraph, none_of
 from runtime.store.jobprotocol import InsertLines, JobOpening, OpenJob
-from runtime.store.known import known_as, names_taken, upstream_of
+from runtime.store.known import Twins, known_as, names_taken, twins_of, upstream_of
 from runtime.store.protocol import InsertTasks
 from runtime.store.standin import StandIns
-from runtime.store.transaction import Transaction, error_text, execute_rows
+from runtime.store.transaction import (
+    WAITS_FOR_SHOWN,
+    Transaction,
+    error_text,
+    execute_rows,
+)
+from runtime.store.urgency import hand_on
 
 _INSERT_TASKS = """
 INSERT INTO task (seq, id, state, rank, last_event, tenant, queue, priority, kind, key, job,
@@ -33,6 +43,17 @@ def insert_tasks(tx: Transaction, writes: Sequence[InsertTasks]) -> list[tuple[A
     specs = [spec for write in writes for spec in write.tasks]
     stored = iter(_insert(tx, specs, None, writes[0].standins))
     return [tuple(next(stored).accepted for _ in write.tasks) for write in writes]
+
+
+def insert_graph(tx: Transaction, write: InsertGraph) -> tuple[Accepted, ...]:
+    tx.cx.execute("SAVEPOINT graph")
+    accepted = tuple(each.accepted for each in _insert(tx, write.tasks, None, write.standins))
+    if any(each.error is not None for each in accepted):
+        tx.cx.execute("ROLLBACK TO graph")
+        tx.forget()
+        accepted = none_of(accepted)
+    tx.cx.execute("RELEASE graph")
+    return accepted
 
 
 def open_job(tx: Transaction, write: OpenJob) -> JobOpening:
@@ -110,22 +131,31 @@ def _insert_lines(tx: Transaction, job: str, lines: Sequence[JobLine], standins:
 
 
 def _insert(
-    tx: Transaction, specs: Iterable[TaskSpec], job: str | None, standins: StandIns
+    tx: Transaction, specs: Sequence[TaskSpec], job: str | None, standins: StandIns
 ) -> list[Stored]:
     """Store the tasks, in order: each sees those before it."""
     stored: list[Stored] = []
     together: list[TaskSpec] = []
     names: set[object] = set()
+    waiting: list[int] = []
+    twins: Twins = {}
+    looked = 0
     for spec in specs:
         mine = {spec.id, (spec.tenant, spec.key)} if spec.key is not None else {spec.id}
         if spec.after or not names.isdisjoint(mine):
             stored += _insert_together(tx, together, job, standins)
             together, names = [], set()
         if spec.after:
-            stored.append(_insert_after(tx, spec, job, standins))
+            twins |= twins_of(specs[looked : len(stored)], stored[looked:])
+            looked = len(stored)
+            each = _insert_after(tx, spec, twins, job, standins)
+            stored.append(each)
+            if each.seq is not None and not each.accepted.duplicate:
+                waiting.append(each.seq)
         else:
             together.append(spec)
             names |= mine
+    hand_on(tx, reversed(waiting))
     return stored + _insert_together(tx, together, job, standins)
 
 
@@ -148,21 +178,29 @@ def _insert_together(
     return [known[place] if place in known else next(stored) for place in range(len(specs))]
 
 
-def _insert_after(tx: Transaction, spec: TaskSpec, job: str | None, standins: StandIns) -> Stored:
+def _insert_after(
+    tx: Transaction, spec: TaskSpec, twins: Twins, job: str | None, standins: StandIns
+) -> Stored:
     """Store a task that comes after others."""
     body = body_of(spec)
     known = known_as(tx, spec, body)
     if known is not None:
         return known
-    upstream, refusal = upstream_of(tx, spec)
+    upstream, refusal = upstream_of(tx, spec, twins)
     if refusal is not None:
         return Stored(Accepted(error=refusal))
     state = TaskState.BLOCKED if upstream else TaskState.PENDING
     (stored,) = _insert_new(tx, [(spec, body)], state, job, standins)
-    for other in upstream:
-        tx.cx.execute("INSERT OR IGNORE INTO blocker VALUES (?, ?)", (other, stored.seq))
-        tx.cx.execute("UPDATE task SET shared = 1 WHERE seq = ?", (other,))
-    return stored
+    accepted, seq = stored
+    if accepted.task is None or seq is None:
+        return stored
+    tx.cx.execute("UPDATE task SET after_failure = ? WHERE seq = ?", (spec.after_failure, seq))
+    if not upstream:
+        return stored
+    block(tx, seq, list(upstream))
+    shown = tuple(upstream[other] for other in sorted(upstream)[:WAITS_FOR_SHOWN])
+    task = msgspec.structs.replace(accepted.task, waits_for=shown)
+    return Stored(Accepted(task), seq)
 
 
 def _insert_new(
@@ -201,6 +239,7 @@ def _insert_new(
             created_at=at,
             deadline_at=spec.deadline_at,
             expires_at=expires_at,
+            after_failure=spec.after_failure if spec.after else None,
         )
         stored.append(Stored(Accepted(task), seq))
     execute_rows(tx.cx, _INSERT_TASKS, rows)
