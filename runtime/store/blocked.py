@@ -46,8 +46,7 @@ def block(tx: Transaction, task: int, upstream: Sequence[int]) -> None:
     rows = [(other, task) for other in dict.fromkeys(upstream)]
     execute_rows(tx.cx, "INSERT INTO blocker {rows}", rows)
     tx.cx.execute(
-        "UPDATE task SET shared = 1 FROM json_each(?) other"
-        " WHERE seq = other.value AND shared = 0",
+        "UPDATE task SET shared = 1 FROM json_each(?) other WHERE seq = other.value AND shared = 0",
         (json_numbers(upstream),),
     )
 

@@ -72,8 +72,8 @@ _decode_running = msgspec.json.Decoder(list[_Running]).decode
 
 _SELECT_CLAIMABLE = """
 SELECT json_group_array(json_array(t.seq, t.id, t.attempt, t.failures, t.deaths,
-                                   coalesce(t.inherited, t.priority), t.rank, t.stream, t.last_event, t.queue, t.tenant,
-                                   json(p.body)))
+                                   coalesce(t.inherited, t.priority), t.rank, t.stream,
+                                   t.last_event, t.queue, t.tenant, json(p.body)))
 FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value
 JOIN payload p ON p.task = t.seq
 WHERE t.state = 'pending'

@@ -201,7 +201,7 @@ def _with_rows(sql: str, width: int, count: int) -> str:
 WAITS_FOR_SHOWN = 10
 """Names of upstream tasks in a task: a page of 1,000 has to fit a frame."""
 TASK_COLUMNS = (
-    "t.id, t.state, t.tenant, t.queue, t.priority, t.kind, t.key, t.job, t.attempt, t.failures,"
+    "t.id, t.state, t.tenant, t.queue, t.priority, t.kind, t.key, t.job, t.attempt, t.failures,"  # noqa: S608
     " t.created_at, t.started_at, t.finished_at, t.deadline_at, t.expires_at, t.error, t.degraded,"
     " t.after_failure, t.inherited, CASE t.state WHEN 'blocked' THEN (SELECT json_group_array(id)"
     " FROM (SELECT u.id FROM blocker b CROSS JOIN task u ON u.seq = b.upstream"
@@ -213,7 +213,7 @@ TASK_WIDTH = 20
 def task_of(row: tuple[object, ...]) -> Task:
     """The task in the first `TASK_WIDTH` columns, selected as `TASK_COLUMNS`."""
     *plain, error, degraded, after_failure, inherited, waits_for = row[:TASK_WIDTH]
-    waits: tuple[str, ...] = msgspec.json.decode(waits_for, type=tuple[str, ...]) if waits_for else ()  # pyright: ignore
+    waits = msgspec.json.decode(str(waits_for), type=tuple[str, ...]) if waits_for else ()
     return Task(
         *(plain[0], TaskState(plain[1]), *plain[2:], error_of(error), degraded),  # pyright: ignore
         after_failure=after_failure,  # pyright: ignore

@@ -27,14 +27,14 @@ WHERE b.task = :task AND task.seq = b.upstream AND task.finished_at IS NULL
 RETURNING task.seq, task.state, task.queue, task.tenant, task.rank
 """
 _TAKE = """
-UPDATE task SET rank = min(rank, coalesce(best.rank, rank)),
-                inherited = nullif(min(priority, coalesce(best.priority, priority)), priority)
+UPDATE task SET rank = min(rank, coalesce(best_rank, rank)),
+                inherited = nullif(min(priority, coalesce(best_priority, priority)), priority)
 FROM (
-    SELECT min(t.rank) rank, min(min(t.priority, coalesce(t.inherited, t.priority))) priority
+    SELECT min(t.rank) AS best_rank, min(coalesce(t.inherited, t.priority)) AS best_priority
     FROM blocker b CROSS JOIN task t ON t.seq = b.task
     WHERE b.upstream = :task AND t.state = 'blocked'
-) best
-WHERE task.seq = :task RETURNING task.rank
+)
+WHERE seq = :task RETURNING rank
 """
 
 
