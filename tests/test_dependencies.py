@@ -273,6 +273,22 @@ async def test_who_comes_after_a_task_that_was_there_under_another_id_comes_afte
     assert await bench.states("b") == ["pending"]
 
 
+async def test_the_same_key_twice_in_one_submit_is_one_task_wherever_it_stands(
+    bench: Bench,
+) -> None:
+    first = spec("first")
+    specs = [spec(id, prompt="x", key="k", after=("first",)) for id in "ab"]
+    accepted = await graph(
+        bench,
+        first,
+        spec("w", after=("first",)),
+        spec("p", prompt="y", key="l"),
+        *specs,
+        spec("q", prompt="y", key="l", after=("first",)),
+    )
+    assert [each.duplicate for each in accepted] == [*[False] * 4, True, True]
+
+
 async def test_without_an_engine_a_graph_is_answered_or_refused_as_a_whole(bench: Bench) -> None:
     specs = (spec("a"), spec("b", after=("a",)), spec("c", queue="core", after=("b",)))
     away = StandIn("fail_fast", "nobody is there", 7.0)

@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from autoglm.graph import AfterFailure
+from autoglm.spec import AFTER_FAILURES
 from autoglm.types import TaskState
 from runtime.store.transaction import Transaction, execute_rows, json_numbers
+from runtime.store.urgency import hand_on
 
 TELL_SLICE = 250
 """Tasks that one write frees or ends because of what they wait for."""
@@ -41,14 +44,32 @@ class Telling(NamedTuple):
     """Of its row, where it has one."""
 
 
-def block(tx: Transaction, task: int, upstream: Sequence[int]) -> None:
-    """Enter that `task` waits for these."""
-    rows = [(other, task) for other in dict.fromkeys(upstream)]
+class Waiting(NamedTuple):
+    """A new task that was handed in with `after`."""
+
+    task: int
+    after_failure: AfterFailure
+    upstream: tuple[int, ...]
+    """What it waits for; empty: for nothing any more."""
+
+
+def block(tx: Transaction, new: Sequence[Waiting]) -> None:
+    """Enter what these wait for, and what becomes of them if it fails."""
+    if not new:
+        return
+    rows = [(other, each.task) for each in new for other in each.upstream]
     execute_rows(tx.cx, "INSERT INTO blocker {rows}", rows)
     tx.cx.execute(
         "UPDATE task SET shared = 1 FROM json_each(?) other WHERE seq = other.value AND shared = 0",
-        (json_numbers(upstream),),
+        (json_numbers({other for other, _ in rows}),),
     )
+    for choice in AFTER_FAILURES:
+        tasks = [each.task for each in new if each.after_failure == choice]
+        tx.cx.execute(
+            "UPDATE task SET after_failure = ? FROM json_each(?) given WHERE seq = given.value",
+            (choice, json_numbers(tasks)),
+        )
+    hand_on(tx, [each.task for each in new if each.upstream])
 
 
 def tell(tx: Transaction, end: Telling) -> list[int]:

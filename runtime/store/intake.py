@@ -13,7 +13,7 @@ import msgspec
 from autoglm.errors import Conflict, NotFound
 from autoglm.types import Task, TaskSpec, TaskState
 from autoglm.wire import Accepted, JobLine
-from runtime.store.blocked import block
+from runtime.store.blocked import Waiting, block
 from runtime.store.chores import cancel_later
 from runtime.store.content import body_of
 from runtime.store.degraded import Stored, answer, refuse_lines, refused
@@ -29,7 +29,6 @@ from runtime.store.transaction import (
     error_text,
     execute_rows,
 )
-from runtime.store.urgency import hand_on
 
 _INSERT_TASKS = """
 INSERT INTO task (seq, id, state, rank, last_event, tenant, queue, priority, kind, key, job,
@@ -137,8 +136,9 @@ def _insert(
     stored: list[Stored] = []
     together: list[TaskSpec] = []
     names: set[object] = set()
-    waiting: list[int] = []
+    waiting: list[Waiting] = []
     twins: Twins = {}
+    taken: set[object] | None = None
     looked = 0
     for spec in specs:
         mine = {spec.id, (spec.tenant, spec.key)} if spec.key is not None else {spec.id}
@@ -148,15 +148,18 @@ def _insert(
         if spec.after:
             twins |= twins_of(specs[looked : len(stored)], stored[looked:])
             looked = len(stored)
-            each = _insert_after(tx, spec, twins, job, standins)
-            stored.append(each)
-            if each.seq is not None and not each.accepted.duplicate:
-                waiting.append(each.seq)
+            if taken is None:
+                taken = names_taken(tx, specs)
+            known = None if taken.isdisjoint(mine) else known_as(tx, spec, body_of(spec))
+            stored.append(known or _insert_after(tx, spec, twins, waiting, job, standins))
         else:
             together.append(spec)
             names |= mine
-    hand_on(tx, reversed(waiting))
-    return stored + _insert_together(tx, together, job, standins)
+        if taken is not None:
+            taken |= mine
+    stored += _insert_together(tx, together, job, standins)
+    block(tx, waiting)
+    return stored
 
 
 def _insert_together(
@@ -179,25 +182,23 @@ def _insert_together(
 
 
 def _insert_after(
-    tx: Transaction, spec: TaskSpec, twins: Twins, job: str | None, standins: StandIns
+    tx: Transaction,
+    spec: TaskSpec,
+    twins: Twins,
+    waiting: list[Waiting],
+    job: str | None,
+    standins: StandIns,
 ) -> Stored:
-    """Store a task that comes after others."""
-    body = body_of(spec)
-    known = known_as(tx, spec, body)
-    if known is not None:
-        return known
+    """Store a new task that comes after others; that it does is added to `waiting`."""
     upstream, refusal = upstream_of(tx, spec, twins)
     if refusal is not None:
         return Stored(Accepted(error=refusal))
     state = TaskState.BLOCKED if upstream else TaskState.PENDING
-    (stored,) = _insert_new(tx, [(spec, body)], state, job, standins)
+    (stored,) = _insert_new(tx, [(spec, body_of(spec))], state, job, standins)
     accepted, seq = stored
     if accepted.task is None or seq is None:
         return stored
-    tx.cx.execute("UPDATE task SET after_failure = ? WHERE seq = ?", (spec.after_failure, seq))
-    if not upstream:
-        return stored
-    block(tx, seq, list(upstream))
+    waiting.append(Waiting(seq, spec.after_failure, tuple(upstream)))
     shown = tuple(upstream[other] for other in sorted(upstream)[:WAITS_FOR_SHOWN])
     task = msgspec.structs.replace(accepted.task, waits_for=shown)
     return Stored(Accepted(task), seq)

@@ -10,21 +10,28 @@ A walk that gets long is left to the chores: a row of `hurrying` is a task that 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 
 from autoglm.types import TaskState
-from runtime.store.transaction import Transaction, execute_rows
+from runtime.store.transaction import Transaction, execute_rows, json_numbers
 
 HURRY_SLICE = 4096
 """Tasks that one write moves forward."""
 
 _GIVE = """
 UPDATE task SET rank = min(rank, :rank), inherited =
-    nullif(min(priority, coalesce(inherited, priority), :priority), priority)
+    nullif(min(coalesce(inherited, priority), :priority), priority)
 FROM blocker b
 WHERE b.task = :task AND task.seq = b.upstream AND task.finished_at IS NULL
-  AND (task.rank > :rank OR min(task.priority, coalesce(task.inherited, task.priority)) > :priority)
+  AND (task.rank > :rank OR coalesce(task.inherited, task.priority) > :priority)
 RETURNING task.seq, task.state, task.queue, task.tenant, task.rank
+"""
+_MORE_URGENT = """
+SELECT DISTINCT t.seq FROM json_each(?) given CROSS JOIN task t ON t.seq = given.value
+CROSS JOIN blocker b ON b.task = t.seq CROSS JOIN task u ON u.seq = b.upstream
+WHERE u.finished_at IS NULL AND (u.rank > t.rank
+  OR coalesce(u.inherited, u.priority) > coalesce(t.inherited, t.priority))
 """
 _TAKE = """
 UPDATE task SET rank = min(rank, coalesce(best_rank, rank)),
@@ -48,28 +55,30 @@ def inherit(tx: Transaction, task: int) -> int:
 
 
 def hand_on(tx: Transaction, tasks: Iterable[int]) -> None:
-    """What these wait for becomes as urgent as they are. Best in an order in which each stands
-    before what it waits for: then each is looked at once.
+    """What these wait for becomes as urgent as they are.
+
+    The newest first: who waits is newer than what it waits for, so each is looked at once.
     """
-    waiting = dict.fromkeys(tasks)
+    found = tx.cx.execute(_MORE_URGENT, (json_numbers(tasks),)).fetchall()
+    waiting = [-task for (task,) in found]
+    heapq.heapify(waiting)
+    entered = set(waiting)
     while waiting and tx.hurried < HURRY_SLICE:
-        task = next(iter(waiting))
-        del waiting[task]
+        task = -heapq.heappop(waiting)
         has = tx.cx.execute(
-            "SELECT rank, min(priority, coalesce(inherited, priority)) FROM task WHERE seq = ?",
-            (task,),
+            "SELECT rank, coalesce(inherited, priority) FROM task WHERE seq = ?", (task,)
         ).fetchone()
-        if has is None:
-            continue
         given = {"task": task, "rank": has[0], "priority": has[1]}
         rows = tx.cx.execute(_GIVE, given).fetchall()
         tx.hurried += len(rows)
         for seq, state, queue, tenant, rank in rows:
-            waiting[seq] = None
+            if -seq not in entered:
+                entered.add(-seq)
+                heapq.heappush(waiting, -seq)
             if state == TaskState.PENDING:
                 tx.ready(queue, tenant, rank, seq)
     if waiting:
-        rows = [(task,) for task in waiting]
+        rows = [(-task,) for task in waiting]
         execute_rows(tx.cx, "INSERT OR IGNORE INTO hurrying {rows}", rows)
         tx.effects.chores = True
 
@@ -81,5 +90,5 @@ def hurry_on(tx: Transaction) -> bool:
         " RETURNING task",
         (HURRY_SLICE,),
     ).fetchall()
-    hand_on(tx, sorted((task for (task,) in rows), reverse=True))
+    hand_on(tx, [task for (task,) in rows])
     return bool(rows)

@@ -242,7 +242,7 @@ MUTANTS = {
         blocked, "tell", "if len(rows) >= room:", "if False:"
     ),
     "what an urgent task waits for stays where it is": Mutant(
-        intake, "_insert", "hand_on(tx, reversed(waiting))", "pass"
+        blocked, "block", "hand_on(tx, [each.task for each in new if each.upstream])", "pass"
     ),
     "urgency makes a task less urgent": Mutant(
         urgency, "_GIVE", "SET rank = min(rank, :rank)", "SET rank = max(rank, :rank)"
