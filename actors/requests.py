@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import assert_never
 
+from actors import graphrequests
 from actors.connection import Connection
 from actors.deadrequests import DeadRequests
 from actors.desk import Desk, settle
 from actors.drillrequests import DrillRequests
-from actors.policy.admission import check_count, check_lines, check_task, stored
+from actors.policy.admission import check_after, check_count, check_lines, check_task, stored
 from actors.queues import Queues
 from actors.telling import Telling, unknown_task
 from autoglm import wire
@@ -119,6 +120,21 @@ class Requests:
         if not request.tasks:
             raise InvalidRequest("a submit holds at least one task")
         check_count("tasks", len(request.tasks))
+        check_after(request.tasks)
+
+        def reply(accepted: tuple[wire.Accepted, ...]) -> None:
+            tasks = [each.task for each in accepted if each.task is not None]
+            follow = request.follow and bool(tasks)
+            connection.reply(wire.Submitted(rid, accepted), last=not follow)
+            if follow:
+                # The end of a new task comes after this answer; an older one may have ended.
+                old = tuple(e.task.id for e in accepted if e.task is not None and e.duplicate)
+                ids = tuple(task.id for task in tasks)
+                self._telling.wait_for(connection, rid, ids, chunks=True, look_up=old)
+
+        if request.atomic:
+            graphrequests.hand_in(self._desk, connection, request, self._queues.names, reply)
+            return
         checked: list[TaskSpec] = []
         refused: dict[int, ErrorInfo] = {}
         for place, spec in enumerate(request.tasks):
@@ -129,18 +145,12 @@ class Requests:
 
         def then(stored: tuple[wire.Accepted, ...]) -> None:
             each = iter(stored)
-            accepted = tuple(
-                wire.Accepted(error=refused[place]) if place in refused else next(each)
-                for place in range(len(request.tasks))
+            reply(
+                tuple(
+                    wire.Accepted(error=refused[place]) if place in refused else next(each)
+                    for place in range(len(request.tasks))
+                )
             )
-            tasks = [each.task for each in accepted if each.task is not None]
-            follow = request.follow and bool(tasks)
-            connection.reply(wire.Submitted(rid, accepted), last=not follow)
-            if follow:
-                # The end of a new task comes after this answer; an older one may have ended.
-                old = tuple(e.task.id for e in accepted if e.task is not None and e.duplicate)
-                ids = tuple(task.id for task in tasks)
-                self._telling.wait_for(connection, rid, ids, chunks=True, look_up=old)
 
         if checked:
             self._desk.commit(connection, rid, p.InsertTasks(tuple(checked)), then)

@@ -18,7 +18,8 @@ import anyio
 from autoglm import wire
 from autoglm.deadletters import DeadLetters
 from autoglm.drills import Drills
-from autoglm.errors import AutoGLMError, InvalidRequest, NotFound, ProtocolError
+from autoglm.errors import AutoGLMError, NotFound, ProtocolError
+from autoglm.graphclient import GraphCalls
 from autoglm.ids import Ids
 from autoglm.mapping import Mapping
 from autoglm.outcomes import accepted_task, result_of
@@ -26,15 +27,14 @@ from autoglm.paths import places
 from autoglm.queueclient import QueueCalls
 from autoglm.retry import PATIENCE, Patience, Retry
 from autoglm.session import Session
-from autoglm.spec import Prompt, TaskOptions, size_bytes, task_spec
+from autoglm.spec import Prompt, TaskOptions
 from autoglm.streaming import Chunk, chunks
-from autoglm.text import one_line
-from autoglm.types import Answer, Event, Result, Status, Task, TaskSpec, TaskState
+from autoglm.types import Answer, Event, Result, Status, Task, TaskState
 
 EVENTS_POLL_S = 0.2
 
 
-class Client(QueueCalls):
+class Client(QueueCalls, GraphCalls):
     """One connection to a server, shared by any number of concurrent calls.
 
         async with Client() as client:
@@ -97,7 +97,7 @@ class Client(QueueCalls):
         Raises InvalidRequest, Conflict (the key is taken by other content), ServerBusy,
         ServerUnavailable, and EngineUnavailable at once where the queue says so.
         """
-        spec = self._spec(prompt, **options)
+        spec = self.spec(prompt, **options)
         reply = await self._session.call(wire.Submit(0, (spec,)), wire.Submitted)
         return accepted_task(reply.tasks[0])
 
@@ -118,7 +118,7 @@ class Client(QueueCalls):
         `submit` and `result` do.
         """
         options["stream"] = True
-        spec = self._spec(prompt, **options)
+        spec = self.spec(prompt, **options)
         async for chunk in chunks(self._session, wire.Submit(0, (spec,), follow=True)):
             yield chunk
 
@@ -168,7 +168,7 @@ class Client(QueueCalls):
         """
         mapping = Mapping(
             self._session,
-            lambda prompt: self._spec(prompt, **options),
+            lambda prompt: self.spec(prompt, **options),
             ordered=ordered,
             in_flight=in_flight,
         )
@@ -279,15 +279,3 @@ class Client(QueueCalls):
                 return
             if not page.more:
                 await anyio.sleep(EVENTS_POLL_S)
-
-    def _spec(self, prompt: Prompt, **options: Unpack[TaskOptions]) -> TaskSpec:
-        bound = self._session.tenant
-        tenant = options.setdefault("tenant", bound or "default")
-        if bound is not None and tenant != bound:
-            raise InvalidRequest(
-                f"tenant {one_line(tenant, 40)}: this client speaks for {one_line(bound, 40)};"
-                " one with tenant=None speaks for all"
-            )
-        spec = task_spec(prompt, id=self._ids.mint(), now_ms=self._ids.now_ms(), **options)
-        size_bytes(spec)
-        return spec

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from autoglm import argtypes
+from autoglm.spec import AFTER_FAILURES
 from autoglm.types import PRIORITY_DEFAULT, PRIORITY_LEAST_URGENT, PRIORITY_MOST_URGENT
 
 
@@ -64,6 +65,13 @@ def add_submit_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="ID",
         help="tasks that must succeed first",
+    )
+    parser.add_argument(
+        "--after-failure",
+        choices=AFTER_FAILURES,
+        default="cancel",
+        help="when one of those does not succeed: end as cancelled (this is the default), or run"
+        " once all of them have ended",
     )
     parser.add_argument(
         "--deadline", type=argtypes.duration, metavar="2h", help="hurry as this draws near"

@@ -120,13 +120,15 @@ def describe(answer: Answer, paint: Paint) -> str:
         "state": task.state.value,
         "tenant": task.tenant,
         "queue": task.queue,
-        "priority": str(task.priority),
+        "priority": _priority(task),
         "kind": task.kind,
         "key": task.key,
         "job": task.job,
         "attempt": str(task.attempt),
         "failures": str(task.failures) if task.failures else None,
         **{name: clock_time(at) if at else None for name, at in moments.items()},
+        "waits for": ", ".join(task.waits_for),
+        "after": "runs however those end" if task.after_failure == "run" else None,
         "error": f"{task.error.message} ({task.error.code})" if task.error else None,
         "degraded": IN_WORDS.get(task.degraded or ""),
     }
@@ -208,6 +210,12 @@ def _engine_cells(engine: EngineStatus) -> Sequence[str]:
 def _actor_cells(actor: ActorStatus) -> Sequence[str]:
     counts = (actor.restarts, actor.mailbox, actor.processed)
     return (actor.name, actor.state, actor.breaker, *map(str, counts))
+
+
+def _priority(task: Task) -> str:
+    if task.inherited_priority is None:
+        return str(task.priority)
+    return f"{task.priority}, as {task.inherited_priority}: a task of that priority waits for it"
 
 
 def _mark(task: Task) -> str:

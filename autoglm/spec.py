@@ -7,11 +7,12 @@ trusts no client. It is the one place that says what each field may be.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict, cast, get_args
 
 import msgspec
 
 from autoglm.errors import InvalidRequest, UsageError
+from autoglm.graph import AfterFailure
 from autoglm.text import duration_s, one_line
 from autoglm.types import (
     PRIORITY_DEFAULT,
@@ -19,6 +20,7 @@ from autoglm.types import (
     PRIORITY_MOST_URGENT,
     Message,
     Sampling,
+    Task,
     TaskSpec,
 )
 
@@ -27,6 +29,7 @@ Prompt = str | Sequence[Message | Mapping[str, Any]]
 
 NAME_CHARS_MAX = 200
 STOPS_MAX = 16
+AFTER_FAILURES = get_args(AfterFailure)
 AFTER_MAX = 4096
 """Tasks that one task may wait for: each is looked up when it is stored."""
 ATTEMPTS_MAX = 1000
@@ -57,7 +60,8 @@ class TaskOptions(TypedDict, total=False):
     before the messages. `attempt_timeout`, also in seconds or words, is what one attempt may take,
     and after `max_attempts` failures there is no other; the server's own limits if not given.
     `sampling` carries the rarer settings; those named here win over it.
-    `stream` says that somebody will follow the answer as it is written.
+    `stream` says that somebody will follow the answer as it is written. `after` names tasks, by id
+    or as they are, that must succeed first; with `after_failure` "run" they must only have ended.
     """
 
     priority: int
@@ -65,7 +69,8 @@ class TaskOptions(TypedDict, total=False):
     tenant: str
     queue: str
     kind: str | None
-    after: Iterable[str]
+    after: str | Iterable[str | Task | TaskSpec]
+    after_failure: AfterFailure
     deadline: float | str | None
     expires: float | str | None
     max_attempts: int | None
@@ -90,7 +95,8 @@ def task_spec(
     tenant: str = "default",
     queue: str = "normal",
     kind: str | None = None,
-    after: Iterable[str] = (),
+    after: str | Iterable[str | Task | TaskSpec] = (),
+    after_failure: AfterFailure = "cancel",
     deadline: float | str | None = None,
     expires: float | str | None = None,
     max_attempts: int | None = None,
@@ -121,7 +127,8 @@ def task_spec(
         priority=priority,
         kind=kind,
         key=key,
-        after=(after,) if isinstance(after, str) else tuple(after),
+        after=_ids_of(after),
+        after_failure=after_failure,
         deadline_at=moment_ms("deadline", deadline, now_ms),
         expires_at=moment_ms("expires", expires, now_ms),
         stream=stream,
@@ -172,6 +179,10 @@ def check(spec: TaskSpec) -> None:
             check_name(field, value)
     if len(spec.after) > AFTER_MAX:
         raise InvalidRequest(f"after: at most {AFTER_MAX} tasks, not {len(spec.after)}")
+    if spec.id in spec.after:
+        raise InvalidRequest(f"after {spec.id}: a task can't wait for itself")
+    if spec.after_failure not in AFTER_FAILURES:
+        raise InvalidRequest(f"after_failure: {' or '.join(AFTER_FAILURES)}")
     for field in ("deadline_at", "expires_at"):
         value = getattr(spec, field)
         if value is not None and not 0 <= value <= TIME_MS_MAX:
@@ -212,6 +223,11 @@ def size_bytes(spec: TaskSpec) -> int:
         return len(msgspec.msgpack.encode(spec))
     except UnicodeEncodeError:
         raise InvalidRequest("the task holds text that is not valid Unicode") from None
+
+
+def _ids_of(after: str | Iterable[str | Task | TaskSpec]) -> tuple[str, ...]:
+    tasks = (after,) if isinstance(after, str) else after
+    return tuple(each if isinstance(each, str) else each.id for each in tasks)
 
 
 def _message(turn: Message | Mapping[str, Any]) -> Message:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from autoglm.degrade import Degraded, QueueStatus
+from autoglm.graph import AfterFailure
 
 
 class TaskState(StrEnum):
@@ -107,7 +108,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     key: str | None = None
     """Unique per tenant: same key and same content is the same task, other content a conflict."""
     after: tuple[str, ...] = ()
-    """Ids of tasks that must succeed first."""
+    """Ids of tasks that must succeed first, or, with `after_failure` run, end in any way."""
+    after_failure: AfterFailure = "cancel"
     deadline_at: int | None = None
     """Soft: moves the task forward as it draws near."""
     expires_at: int | None = None
@@ -163,6 +165,12 @@ class Task(msgspec.Struct, frozen=True):
     error: ErrorInfo | None = None
     degraded: Degraded | None = None
     """How it was answered without an engine; None: it was not."""
+    after_failure: AfterFailure | None = None
+    """Of a task that was handed in with `after`."""
+    inherited_priority: int | None = None
+    """Of a more urgent task that waits for it: it runs as if this were its own."""
+    waits_for: tuple[str, ...] = ()
+    """The first tasks that it is blocked by."""
 
 
 class Output(msgspec.Struct, frozen=True):

@@ -44,6 +44,14 @@ class Stage:
         self.agenda.moved({lane: [(rank, seq)]}, [])
         return seq
 
+    def hurry(self, seq: int, by: int) -> None:
+        """A more urgent task waits for it now: it has a better rank, and an old key in the window
+        perhaps.
+        """
+        lane, (rank, _) = self.pending[seq]
+        self.pending[seq] = (lane, (rank - by, seq))
+        self.agenda.moved({lane: [(rank - by, seq)]}, [])
+
     def end(self, seq: int, usage: Usage = Usage()) -> None:  # noqa: B008
         del self.running[seq]
         self.agenda.moved({}, [Left(seq, usage)])
@@ -71,6 +79,8 @@ class Stage:
     def take(self, count: int) -> list[int]:
         """Claimed, as the store has it: only what is pending."""
         taken = self.agenda.take(count)
+        assert len(set(taken)) == len(taken), "claimed twice at once"
+        assert not self.running.keys() & set(taken), "it runs already"
         claimed = [seq for seq in taken if seq in self.pending]
         self.agenda.not_claimed(set(taken) - set(claimed))
         for seq in claimed:
@@ -93,7 +103,9 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("arrive"), LANES, st.integers(0, 20)),
         st.tuples(st.just("arrive"), LANES, st.integers(0, 20)),
-        st.tuples(st.sampled_from(["take", "end", "back", "read", "ask"]), st.integers(0, 9)),
+        st.tuples(
+            st.sampled_from(["take", "end", "back", "hurry", "read", "ask"]), st.integers(0, 9)
+        ),
     ),
     max_size=120,
 )
@@ -122,6 +134,9 @@ def test_whatever_happens_caps_hold_nothing_is_forgotten_and_no_slot_stays_idle(
                 lane = stage.running.pop(seq)
                 stage.pending[seq] = (lane, (0, seq))
                 stage.agenda.moved({lane: [(0, seq)]}, [Left(seq, Usage())])
+            case "hurry" if stage.pending:
+                seq = list(stage.pending)[int(what[0]) % len(stage.pending)]
+                stage.hurry(seq, 1 + int(what[0]))
             case "read":
                 stage.read()
             case "ask":
@@ -129,6 +144,16 @@ def test_whatever_happens_caps_hold_nothing_is_forgotten_and_no_slot_stays_idle(
             case _:
                 pass
     _run_out(stage)
+
+
+def test_a_task_that_became_urgent_is_taken_once_and_first() -> None:
+    stage = Stage("mlfq")
+    for rank in (3, 5, 9):
+        stage.arrive(("normal", "a"), rank)
+    while stage.read():
+        pass
+    stage.hurry(3, by=8)
+    assert stage.agenda.take(9) == (3, 1, 2)
 
 
 def _run_out(stage: Stage) -> None:

@@ -19,6 +19,7 @@ from runtime.queueconfig import check_known
 
 STORED_MAX = 2**63 - 1
 """The largest number that the store takes."""
+AFTER_PER_SUBMIT_MAX = 65_536
 LINE_MAX = 2**53
 """No file has so many lines."""
 
@@ -44,6 +45,16 @@ def check_count(what: str, count: int) -> None:
     """Raises InvalidRequest for more of something than one transaction takes."""
     if count > TASKS_PER_SUBMIT_MAX:
         raise InvalidRequest(f"one request takes up to {TASKS_PER_SUBMIT_MAX} {what}, not {count}")
+
+
+def check_after(tasks: Sequence[TaskSpec]) -> None:
+    """Raises InvalidRequest when together they wait for more than one transaction can enter."""
+    count = sum(len(spec.after) for spec in tasks)
+    if count > AFTER_PER_SUBMIT_MAX:
+        raise InvalidRequest(
+            f"the tasks of one request name up to {AFTER_PER_SUBMIT_MAX} others in `after`,"
+            f" not {count}"
+        )
 
 
 def stored(cursor: int) -> int:

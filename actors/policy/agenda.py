@@ -30,8 +30,9 @@ class Agenda:
         self._look()
         while len(taken) < count and (lane := self._shares.next()) is not None:
             _, seq = self._backlog.take(lane)
-            taken.append(seq)
-            self._shares.charge(lane, self._running.begin(seq, lane))
+            if seq not in self._running:  # or this key is older than the one it was taken by
+                taken.append(seq)
+                self._shares.charge(lane, self._running.begin(seq, lane))
             self._look()
         return tuple(taken)
 

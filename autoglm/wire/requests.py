@@ -31,10 +31,14 @@ class Submit(Message, frozen=True, tag="submit"):
 
     With `follow`, the `answer` of each task that was stored comes afterwards under the same
     `rid`, and before it the `chunk`s of those that stream.
+
+    With `atomic` all of them are stored or none, and they may name each other in `after` in any
+    order. Otherwise each is taken or refused by itself and may name those that stand before it.
     """
 
     tasks: _List[TaskSpec] = ()
     follow: bool = False
+    atomic: bool = False
 
 
 class Get(Message, frozen=True, tag="get"):

@@ -3,7 +3,9 @@
     cancel   the open tasks of a job whose output was started over with --fresh
     remove   the lines and tasks of a job that was pruned
 
-and, with a row of its own, what a queue that answers with earlier results has yet to look at.
+and, with rows of their own, who has yet to be told of an end (`runtime.store.blocked`) or to
+become urgent (`runtime.store.urgency`), and what a queue that answers with earlier results has yet
+to look at.
 
 A row of `chore` is the promise that it will be done, whoever dies meanwhile. Until then nobody
 may notice the difference: a key that such a job's task still holds is free for the asking.
@@ -13,13 +15,16 @@ from __future__ import annotations
 
 from autoglm.types import TaskSpec
 from runtime.store import same
-from runtime.store.endings import cancel_slice
+from runtime.store.endings import cancel_slice, tell_on
 from runtime.store.pruning import SLICE_TASKS, Tally, remove_jobs
 from runtime.store.transaction import Transaction
 from runtime.store.upkeepprotocol import DoChore
+from runtime.store.urgency import hurry_on
 
 
 def do_chore(tx: Transaction, _write: DoChore) -> bool:
+    if tell_on(tx) or hurry_on(tx):
+        return True
     row = tx.cx.execute("SELECT job, done FROM chore WHERE what = 'cancel' LIMIT 1").fetchone()
     if row is not None:
         job, done = row

@@ -1,7 +1,7 @@
 """Transaction bodies that end tasks, and what the end of one task means to others.
 
 An ending is told to the job lines that wait for the task and to the tasks that come after it: a
-success may unblock them, any other end cancels them.
+success may unblock them, any other end cancels them, unless they are to run all the same.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from autoglm.errors import NotFound
 from autoglm.types import Answer, ErrorInfo, TaskState
+from runtime.store.blocked import Telling, next_to_tell, tell
 from runtime.store.named import find_named
 from runtime.store.protocol import CancelTasks, Ending, ReleaseDue, Settled, StoppedTask
 from runtime.store.transaction import (
@@ -121,7 +122,17 @@ def tell_ends(tx: Transaction, ended: Sequence[Ended]) -> None:
         for each in ended:
             told = tuple(jobs.get(each.seq, ()))
             tx.effects.endings.append(Ending(each.id, told, each.answer))
-        ended = [each for upstream in shared for each in _tell_blocked(tx, upstream)]
+        upto = tx.newest_task
+        ends = [Telling(each.seq, each.id, each.state, upto) for each in shared]
+        ended = [each for end in ends for each in _tell_blocked(tx, end)]
+
+
+def tell_on(tx: Transaction) -> bool:
+    """A slice of the tasks that were not told yet of an end. Whether there were any."""
+    end = next_to_tell(tx)
+    if end is not None:
+        tell_ends(tx, _tell_blocked(tx, end))
+    return end is not None
 
 
 def _end(tx: Transaction, seq: int, state: TaskState, error: ErrorInfo | None) -> Ended | None:
@@ -182,29 +193,10 @@ def _job_exists(tx: Transaction, job: str, tenant: str | None) -> bool:
     return found.fetchone() is not None
 
 
-def _tell_blocked(tx: Transaction, upstream: Ended) -> list[Ended]:
-    """Unblock what came after `upstream`, or end it; what was ended, of which nobody was told."""
-    rows = tx.cx.execute("SELECT task FROM blocker WHERE upstream = ?", (upstream.seq,)).fetchall()
-    if not rows:
-        return []
-    tx.cx.execute("DELETE FROM blocker WHERE upstream = ?", (upstream.seq,))
-    if upstream.state is not TaskState.SUCCEEDED:
-        why = f"task {upstream.id}, which it waits for, is {upstream.state.value}"
-        error = ErrorInfo("upstream_failed", why)
-        ended = [_end(tx, task, TaskState.CANCELLED, error) for (task,) in rows]
-        return [each for each in ended if each is not None]
-    for (task,) in rows:
-        freed = tx.cx.execute(
-            "SELECT queue, tenant, rank, attempt, last_event FROM task"
-            " WHERE seq = ? AND state = 'blocked'"
-            " AND NOT EXISTS (SELECT 1 FROM blocker WHERE blocker.task = task.seq)",
-            (task,),
-        ).fetchone()
-        if freed:
-            queue, tenant, rank, attempt, last_event = freed
-            event = tx.move(task, TaskState.BLOCKED, TaskState.PENDING, attempt, last_event)
-            tx.cx.execute(
-                "UPDATE task SET state = 'pending', last_event = ? WHERE seq = ?", (event, task)
-            )
-            tx.ready(queue, tenant, rank, task)
-    return []
+def _tell_blocked(tx: Transaction, end: Telling) -> list[Ended]:
+    """Free those that waited for this end, or end them; who was ended, of whom nobody was told."""
+    given_up = tell(tx, end)
+    why = f"task {end.id}, which it waits for, is {end.state.value}"
+    error = ErrorInfo("upstream_failed", why)
+    ended = [_end(tx, task, TaskState.CANCELLED, error) for task in given_up]
+    return [each for each in ended if each is not None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from autoglm.graph import AfterFailure
 from autoglm.types import Answer, ErrorInfo, Task, TaskState
 from runtime.store import same
 from runtime.store.endings import Ended, tell_ends
@@ -69,15 +70,17 @@ class _Running(msgspec.Struct, array_like=True):
     started_at: int | None
     deadline_at: int | None
     expires_at: int | None
+    after_failure: AfterFailure | None
+    inherited: int | None
 
 
 _decode_claimable = msgspec.json.Decoder(list[_Claimable]).decode
 _decode_running = msgspec.json.Decoder(list[_Running]).decode
 
 _SELECT_CLAIMABLE = """
-SELECT json_group_array(json_array(t.seq, t.id, t.attempt, t.failures, t.deaths, t.priority,
-                                   t.rank, t.stream, t.last_event, t.queue, t.tenant,
-                                   json(p.body)))
+SELECT json_group_array(json_array(t.seq, t.id, t.attempt, t.failures, t.deaths,
+                                   coalesce(t.inherited, t.priority), t.rank, t.stream,
+                                   t.last_event, t.queue, t.tenant, json(p.body)))
 FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value
 JOIN payload p ON p.task = t.seq
 WHERE t.state = 'pending'
@@ -90,7 +93,8 @@ FROM json_each(?) claimed WHERE seq = claimed.value AND state = 'pending'
 _SELECT_RUNNING = """
 SELECT json_group_array(json_array(t.seq, t.attempt, t.failures, t.rank, t.shared, t.last_event,
                                    t.error, t.id, t.tenant, t.queue, t.priority, t.kind, t.key,
-                                   t.job, t.created_at, t.started_at, t.deadline_at, t.expires_at))
+                                   t.job, t.created_at, t.started_at, t.deadline_at, t.expires_at,
+                                   t.after_failure, t.inherited))
 FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value
 WHERE t.state = 'running'
 """
@@ -175,6 +179,8 @@ def _answer(tx: Transaction, row: _Running, outcome: Outcome) -> Answer:
         *(row.id, outcome.state, row.tenant, row.queue, row.priority, row.kind, row.key, row.job),
         *(row.attempt, row.failures + outcome.charged, row.created_at, row.started_at, tx.now_ms),
         *(row.deadline_at, row.expires_at, outcome.error or error_of(row.error)),
+        after_failure=row.after_failure,
+        inherited_priority=row.inherited,
     )
     return Answer(task, outcome.output)
 

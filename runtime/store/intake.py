@@ -6,20 +6,29 @@ content is the same task; with other content it is a conflict and nothing is sto
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+import msgspec
 
 from autoglm.errors import Conflict, NotFound
 from autoglm.types import Task, TaskSpec, TaskState
 from autoglm.wire import Accepted, JobLine
+from runtime.store.blocked import Waiting, block
 from runtime.store.chores import cancel_later
 from runtime.store.content import body_of
 from runtime.store.degraded import Stored, answer, refuse_lines, refused
 from runtime.store.endings import end_lines
+from runtime.store.graphprotocol import InsertGraph, none_of
 from runtime.store.jobprotocol import InsertLines, JobOpening, OpenJob
-from runtime.store.known import known_as, names_taken, upstream_of
+from runtime.store.known import Twins, known_as, names_taken, twins_of, upstream_of
 from runtime.store.protocol import InsertTasks
 from runtime.store.standin import StandIns
-from runtime.store.transaction import Transaction, error_text, execute_rows
+from runtime.store.transaction import (
+    WAITS_FOR_SHOWN,
+    Transaction,
+    error_text,
+    execute_rows,
+)
 
 _INSERT_TASKS = """
 INSERT INTO task (seq, id, state, rank, last_event, tenant, queue, priority, kind, key, job,
@@ -33,6 +42,17 @@ def insert_tasks(tx: Transaction, writes: Sequence[InsertTasks]) -> list[tuple[A
     specs = [spec for write in writes for spec in write.tasks]
     stored = iter(_insert(tx, specs, None, writes[0].standins))
     return [tuple(next(stored).accepted for _ in write.tasks) for write in writes]
+
+
+def insert_graph(tx: Transaction, write: InsertGraph) -> tuple[Accepted, ...]:
+    tx.cx.execute("SAVEPOINT graph")
+    accepted = tuple(each.accepted for each in _insert(tx, write.tasks, None, write.standins))
+    if any(each.error is not None for each in accepted):
+        tx.cx.execute("ROLLBACK TO graph")
+        tx.forget()
+        accepted = none_of(accepted)
+    tx.cx.execute("RELEASE graph")
+    return accepted
 
 
 def open_job(tx: Transaction, write: OpenJob) -> JobOpening:
@@ -110,23 +130,36 @@ def _insert_lines(tx: Transaction, job: str, lines: Sequence[JobLine], standins:
 
 
 def _insert(
-    tx: Transaction, specs: Iterable[TaskSpec], job: str | None, standins: StandIns
+    tx: Transaction, specs: Sequence[TaskSpec], job: str | None, standins: StandIns
 ) -> list[Stored]:
     """Store the tasks, in order: each sees those before it."""
     stored: list[Stored] = []
     together: list[TaskSpec] = []
     names: set[object] = set()
+    waiting: list[Waiting] = []
+    twins: Twins = {}
+    taken: set[object] | None = None
+    looked = 0
     for spec in specs:
         mine = {spec.id, (spec.tenant, spec.key)} if spec.key is not None else {spec.id}
         if spec.after or not names.isdisjoint(mine):
             stored += _insert_together(tx, together, job, standins)
             together, names = [], set()
         if spec.after:
-            stored.append(_insert_after(tx, spec, job, standins))
+            twins |= twins_of(specs[looked : len(stored)], stored[looked:])
+            looked = len(stored)
+            if taken is None:
+                taken = names_taken(tx, specs)
+            known = None if taken.isdisjoint(mine) else known_as(tx, spec, body_of(spec))
+            stored.append(known or _insert_after(tx, spec, twins, waiting, job, standins))
         else:
             together.append(spec)
             names |= mine
-    return stored + _insert_together(tx, together, job, standins)
+        if taken is not None:
+            taken |= mine
+    stored += _insert_together(tx, together, job, standins)
+    block(tx, waiting)
+    return stored
 
 
 def _insert_together(
@@ -148,21 +181,27 @@ def _insert_together(
     return [known[place] if place in known else next(stored) for place in range(len(specs))]
 
 
-def _insert_after(tx: Transaction, spec: TaskSpec, job: str | None, standins: StandIns) -> Stored:
-    """Store a task that comes after others."""
-    body = body_of(spec)
-    known = known_as(tx, spec, body)
-    if known is not None:
-        return known
-    upstream, refusal = upstream_of(tx, spec)
+def _insert_after(
+    tx: Transaction,
+    spec: TaskSpec,
+    twins: Twins,
+    waiting: list[Waiting],
+    job: str | None,
+    standins: StandIns,
+) -> Stored:
+    """Store a new task that comes after others; that it does is added to `waiting`."""
+    upstream, refusal = upstream_of(tx, spec, twins)
     if refusal is not None:
         return Stored(Accepted(error=refusal))
     state = TaskState.BLOCKED if upstream else TaskState.PENDING
-    (stored,) = _insert_new(tx, [(spec, body)], state, job, standins)
-    for other in upstream:
-        tx.cx.execute("INSERT OR IGNORE INTO blocker VALUES (?, ?)", (other, stored.seq))
-        tx.cx.execute("UPDATE task SET shared = 1 WHERE seq = ?", (other,))
-    return stored
+    (stored,) = _insert_new(tx, [(spec, body_of(spec))], state, job, standins)
+    accepted, seq = stored
+    if accepted.task is None or seq is None:
+        return stored
+    waiting.append(Waiting(seq, spec.after_failure, tuple(upstream)))
+    shown = tuple(upstream[other] for other in sorted(upstream)[:WAITS_FOR_SHOWN])
+    task = msgspec.structs.replace(accepted.task, waits_for=shown)
+    return Stored(Accepted(task), seq)
 
 
 def _insert_new(
@@ -201,6 +240,7 @@ def _insert_new(
             created_at=at,
             deadline_at=spec.deadline_at,
             expires_at=expires_at,
+            after_failure=spec.after_failure if spec.after else None,
         )
         stored.append(Stored(Accepted(task), seq))
     execute_rows(tx.cx, _INSERT_TASKS, rows)

@@ -16,6 +16,8 @@ from runtime.store.degraded import Stored
 from runtime.store.transaction import TASK_COLUMNS, Transaction, all_rows, task_of
 
 _encode = json.Encoder().encode
+Twins = dict[tuple[str, str], str]
+"""By tenant and id: tasks that were handed in under another id before."""
 
 
 def names_taken(tx: Transaction, specs: Sequence[TaskSpec]) -> set[object]:
@@ -43,20 +45,35 @@ def names_taken(tx: Transaction, specs: Sequence[TaskSpec]) -> set[object]:
     return found
 
 
-def upstream_of(tx: Transaction, spec: TaskSpec) -> tuple[list[int], ErrorInfo | None]:
-    """The unfinished tasks that `spec` waits for, or why it can't."""
-    waiting: list[int] = []
-    for id in spec.after:
-        row = tx.cx.execute(
-            "SELECT seq, state FROM task WHERE id = ? AND tenant = ?", (id, spec.tenant)
-        ).fetchone()
-        if row is None:
-            return [], ErrorInfo("not_found", f"after {id}: no such task")
-        state = TaskState(row[1])
-        if state.ended and state is not TaskState.SUCCEEDED:
-            return [], ErrorInfo("upstream_failed", f"after {id}: it ended as {state.value}")
+def twins_of(specs: Sequence[TaskSpec], stored: Sequence[Stored]) -> Twins:
+    """Of those that are the same as a task of another id, as their keys say."""
+    return {
+        (spec.tenant, spec.id): each.accepted.task.id
+        for spec, each in zip(specs, stored, strict=True)
+        if each.accepted.task is not None and each.accepted.task.id != spec.id
+    }
+
+
+def upstream_of(
+    tx: Transaction, spec: TaskSpec, twins: Twins
+) -> tuple[dict[int, str], ErrorInfo | None]:
+    """The unfinished tasks that `spec` waits for, number and id, or why it can't."""
+    ids = [twins.get((spec.tenant, id), id) for id in spec.after]
+    rows = tx.cx.execute(
+        "SELECT t.id, t.seq, t.state FROM json_each(?) given"
+        " CROSS JOIN task t ON t.id = given.value WHERE t.tenant = ?",
+        (_encode(ids).decode(), spec.tenant),
+    ).fetchall()
+    found = {id: (seq, TaskState(state)) for id, seq, state in rows}
+    waiting: dict[int, str] = {}
+    for name, id in zip(spec.after, ids, strict=True):
+        if id not in found:
+            return {}, ErrorInfo("not_found", f"after {name}: no such task")
+        seq, state = found[id]
         if not state.ended:
-            waiting.append(row[0])
+            waiting[seq] = id
+        elif state is not TaskState.SUCCEEDED and spec.after_failure != "run":
+            return {}, ErrorInfo("upstream_failed", f"after {name}: it ended as {state.value}")
     return waiting, None
 
 

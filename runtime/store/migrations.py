@@ -5,7 +5,8 @@
              went wrong
     2 ─▶ 3   what is set of a queue; tasks that were answered without an engine; results are found
              by what was asked for, and the engine they are of is known; pending tasks are found
-             by queue and tenant
+             by queue and tenant; what becomes of a task when another that it waits for fails,
+             and whose urgency it has
 
 A step is frozen: it spells out the tables it makes, because `schema.sql` goes on. SQLite can't
 change a column's type or place, so a table is renamed, made anew, filled by one statement and the
@@ -225,6 +226,22 @@ _MORE_3 = (
     "DROP INDEX task_pending",
     "CREATE INDEX task_pending ON task (queue, tenant, rank, seq) WHERE state = 'pending'",
     "ALTER TABLE task ADD COLUMN degraded TEXT",
+    "ALTER TABLE task ADD COLUMN after_failure TEXT",
+    "ALTER TABLE task ADD COLUMN inherited INTEGER",
+    """
+CREATE TABLE telling (
+    seq      INTEGER PRIMARY KEY,
+    upstream INTEGER NOT NULL,
+    id       TEXT    NOT NULL,
+    state    TEXT    NOT NULL,
+    upto     INTEGER NOT NULL
+) STRICT
+""",
+    """
+CREATE TABLE hurrying (
+    task INTEGER PRIMARY KEY
+) STRICT
+""",
     """
 CREATE TABLE queue_setting (
     queue        TEXT    PRIMARY KEY,

@@ -112,6 +112,7 @@ class ClaimedTask(msgspec.Struct, frozen=True):
     deaths: int
     """Engine deaths it was present at."""
     priority: int
+    """Its own, or that of a more urgent one that waits for it."""
     rank: int
     stream: bool
     messages: tuple[Message, ...] = ()

@@ -27,7 +27,9 @@ CREATE TABLE task (
     expires_at  INTEGER,
     wake_at     INTEGER,                    -- when something is due: retry or expiry
     error       TEXT,                       -- JSON: code and message of the last failure
-    degraded    TEXT                        -- how it was answered without an engine, if it was
+    degraded    TEXT,                       -- how it was answered without an engine, if it was
+    after_failure TEXT,                     -- of one that came after others: cancel or run
+    inherited   INTEGER                     -- a more urgent one's priority, which waits for it
 ) STRICT;
 
 CREATE UNIQUE INDEX task_key ON task (tenant, key) WHERE key IS NOT NULL;
@@ -78,12 +80,24 @@ CREATE TABLE event (                        -- every transition, in order
     by         TEXT                         -- the person who did it; NULL: the server, or a submit
 ) STRICT;
 
-CREATE TABLE blocker (                      -- `task` waits for `upstream` to succeed
+CREATE TABLE blocker (                      -- `task` waits for `upstream` to end
     upstream INTEGER NOT NULL,
     task     INTEGER NOT NULL,
     PRIMARY KEY (upstream, task)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX blocker_task ON blocker (task);
+
+CREATE TABLE telling (                      -- an end that not all who waited for it know of
+    seq      INTEGER PRIMARY KEY,
+    upstream INTEGER NOT NULL,
+    id       TEXT    NOT NULL,
+    state    TEXT    NOT NULL,
+    upto     INTEGER NOT NULL               -- tasks above this one came after it
+) STRICT;
+
+CREATE TABLE hurrying (                     -- tasks whose urgency is to be handed on
+    task INTEGER PRIMARY KEY
+) STRICT;
 
 CREATE TABLE job (
     id           TEXT    PRIMARY KEY,

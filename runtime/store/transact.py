@@ -27,6 +27,7 @@ from runtime.store import (
     reading,
 )
 from runtime.store import deadprotocol as dead
+from runtime.store import graphprotocol as gp
 from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
 from runtime.store import queueprotocol as qp
@@ -38,6 +39,7 @@ from runtime.store.transaction import Counters, Ranking, Transaction
 log = logging.getLogger("autoglm.store")
 
 _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
+    gp.InsertGraph: intake.insert_graph,
     jp.OpenJob: intake.open_job,
     jp.InsertLines: intake.insert_lines,
     p.ClaimTasks: execution.claim_tasks,

@@ -76,6 +76,10 @@ class Transaction:
         """Who makes these changes, if it is a person; for the event log."""
         self.copied_chars = 0
         """Of earlier answers that were given again."""
+        self.told = 0
+        """Tasks looked at because one that they wait for has ended."""
+        self.hurried = 0
+        """Tasks moved forward because an urgent one waits for them."""
         self._counters = counters
         counters.logical_ms = max(counters.logical_ms, now_ms)
         self._events: list[tuple[object, ...]] = []
@@ -84,6 +88,11 @@ class Transaction:
     def logical_ms(self) -> int:
         """Time that never goes back, whatever the clock did: what ranks are made of."""
         return self._counters.logical_ms
+
+    @property
+    def newest_task(self) -> int:
+        """The number given out last."""
+        return self._counters.task
 
     @property
     def next_event(self) -> int:
@@ -133,6 +142,11 @@ class Transaction:
             for lane, keys in self.effects.ready.items()
         }
         self.effects.ready = {lane: keys for lane, keys in left.items() if keys}
+
+    def forget(self) -> None:
+        """All rows of this were rolled back: nothing has changed, and nobody is to be told."""
+        self.effects, self._events = Effects(), []
+        self.told = self.hurried = self.copied_chars = 0
 
     def due(self, at_ms: int | None) -> None:
         """Note that something is to happen at `at_ms`."""
@@ -194,17 +208,28 @@ def _with_rows(sql: str, width: int, count: int) -> str:
     return sql.format(rows="VALUES " + ", ".join([row] * count))
 
 
+WAITS_FOR_SHOWN = 10
+"""Names of upstream tasks in a task: a page of 1,000 has to fit a frame."""
 TASK_COLUMNS = (
-    "t.id, t.state, t.tenant, t.queue, t.priority, t.kind, t.key, t.job, t.attempt, t.failures,"
-    " t.created_at, t.started_at, t.finished_at, t.deadline_at, t.expires_at, t.error, t.degraded"
+    "t.id, t.state, t.tenant, t.queue, t.priority, t.kind, t.key, t.job, t.attempt, t.failures,"  # noqa: S608
+    " t.created_at, t.started_at, t.finished_at, t.deadline_at, t.expires_at, t.error, t.degraded,"
+    " t.after_failure, t.inherited, CASE t.state WHEN 'blocked' THEN (SELECT json_group_array(id)"
+    " FROM (SELECT u.id FROM blocker b CROSS JOIN task u ON u.seq = b.upstream"
+    f" WHERE b.task = t.seq ORDER BY b.upstream LIMIT {WAITS_FOR_SHOWN})) END"
 )
-TASK_WIDTH = 17
+TASK_WIDTH = 20
 
 
 def task_of(row: tuple[object, ...]) -> Task:
     """The task in the first `TASK_WIDTH` columns, selected as `TASK_COLUMNS`."""
-    *plain, error, degraded = row[:TASK_WIDTH]
-    return Task(plain[0], TaskState(plain[1]), *plain[2:], error_of(error), degraded)  # pyright: ignore
+    *plain, error, degraded, after_failure, inherited, waits_for = row[:TASK_WIDTH]
+    waits = msgspec.json.decode(str(waits_for), type=tuple[str, ...]) if waits_for else ()
+    return Task(
+        *(plain[0], TaskState(plain[1]), *plain[2:], error_of(error), degraded),  # pyright: ignore
+        after_failure=after_failure,  # pyright: ignore
+        inherited_priority=inherited,  # pyright: ignore
+        waits_for=waits,
+    )
 
 
 def error_of(text: object) -> ErrorInfo | None:

@@ -11,17 +11,14 @@ from collections.abc import Iterator
 
 import msgspec
 
-from actors.policy.lengths import SPAN_MS_MAX
 from actors.policy.rules import ConfiguredRules
 from autoglm.types import TaskState
 from runtime.store.protocol import FetchAnswers
 from runtime.store.reading import fetch_answers
 from runtime.store.transitions import legal
+from tests.simulation.graphs import HOUR_MS, wrong_with_graphs, wrong_with_urgency
 from tests.simulation.people import History, expected_text
 from tests.simulation.plan import DEFAULT_TEXT, FAILING, POISON, Plan
-
-HOUR_MS = 3_600_000
-"""What one level of priority is worth."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -50,8 +47,10 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
     found += _wrong_with_events(cx, rows)
     found += _wrong_with_tally(cx)
     found += _wrong_with_caps(cx, plan)
-    found += _wrong_with_times(cx, plan, history)
-    found += _wrong_with_chains(rows, history)
+    found += _wrong_with_times(cx, history)
+    found += _wrong_with_cancelled(rows, history)
+    found += wrong_with_graphs(cx, history.after, history.run)
+    found += wrong_with_urgency(cx, history.after, sliced=plan.small_slices)
     found += _wrong_with_answers(cx, history)
     for job in history.lines:
         found += _wrong_with_job(job, history)
@@ -117,14 +116,13 @@ def _wrong_with_queues(cx: sqlite3.Connection, history: History) -> Iterator[str
             yield f"queue {name} was set to {degrade}, the store says {kept.get(name)}"
 
 
-def _wrong_with_chains(rows: dict[str, Row], history: History) -> Iterator[str]:
-    """A task runs after those it waits for have succeeded, and ends with those that did not."""
+def _wrong_with_cancelled(rows: dict[str, Row], history: History) -> Iterator[str]:
+    """A task is cancelled by somebody, or by the end of one that it waits for."""
     for row in rows.values():
         upstream = [rows[id].state for id in history.after.get(row.id, ()) if id in rows]
         held_up = any(state is not TaskState.SUCCEEDED for state in upstream)
-        if held_up and row.attempt:
-            yield f"{row.id} ran, but waits for what is {upstream}"
         held_up |= any(id in history.reopened for id in history.after.get(row.id, ()))
+        held_up &= row.id not in history.run
         if row.state is TaskState.CANCELLED and row.id not in history.cancelled and not held_up:
             yield f"{row.id} is cancelled and nobody asked for it"
 
@@ -186,17 +184,17 @@ def _wrong_with_caps(cx: sqlite3.Connection, plan: Plan) -> Iterator[str]:
                 yield f"{running[what, name]} of {what} {name} run at once, the cap is {cap}"
 
 
-def _wrong_with_times(cx: sqlite3.Connection, plan: Plan, history: History) -> Iterator[str]:
+def _wrong_with_times(cx: sqlite3.Connection, history: History) -> Iterator[str]:
     """Whatever the clock did: who comes later ranks no better, and nothing ends before its time."""
-    policy = plan.config.scheduler.policy
-    level_ms = 0 if policy == "fifo" else HOUR_MS
-    boost_ms = SPAN_MS_MAX if policy == "mlfq" else 0
     latest = 0
-    for id, rank, priority in cx.execute("SELECT id, rank, priority FROM task ORDER BY seq"):
-        came = rank - priority * level_ms
-        if came + boost_ms < latest:
+    for id, rank, priority, created_at in cx.execute(
+        "SELECT id, rank, priority, created_at FROM task ORDER BY seq"
+    ):
+        if created_at < latest:
             yield f"{id} ranks before what came earlier"
-        latest = max(latest, came)
+        latest = max(latest, created_at)
+        if rank > created_at + priority * HOUR_MS:
+            yield f"{id} ranks behind where it belongs"
     for id, at in cx.execute(
         "SELECT t.id, e.at FROM event e JOIN task t ON t.seq = e.task WHERE e.to_state = 'expired'"
     ):

@@ -34,7 +34,16 @@ from model.vitals import Vitals
 from runtime.breaker import Breaker
 from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
-from runtime.store import deadletters, degraded, endings, execution, intake, opening, same
+from runtime.store import (
+    blocked,
+    deadletters,
+    degraded,
+    execution,
+    intake,
+    opening,
+    same,
+    urgency,
+)
 from runtime.store.jobprotocol import InsertLines
 from runtime.store.protocol import InsertTasks
 from runtime.store.transaction import Transaction
@@ -221,10 +230,28 @@ MUTANTS = {
         EngineHost, "_streamer", "offset += len(text)", "offset += 0"
     ),
     "a task runs though what it waits for failed": Mutant(
-        endings,
-        "_tell_blocked",
-        "if upstream.state is not TaskState.SUCCEEDED:",
-        "if False:",
+        blocked, "tell", "end.state is not TaskState.SUCCEEDED and", "False and"
+    ),
+    "a task is cancelled though it was to run all the same": Mutant(
+        blocked, "tell", 'after_failure != "run"', "True"
+    ),
+    "one end is enough for who waits for several": Mutant(
+        blocked, "tell", "elif not held:", "else:"
+    ),
+    "the rest of those who wait is forgotten": Mutant(
+        blocked, "tell", "if len(rows) >= room:", "if False:"
+    ),
+    "what an urgent task waits for stays where it is": Mutant(
+        blocked, "block", "hand_on(tx, [each.task for each in new if each.upstream])", "pass"
+    ),
+    "urgency makes a task less urgent": Mutant(
+        urgency, "_GIVE", "SET rank = min(rank, :rank)", "SET rank = max(rank, :rank)"
+    ),
+    "a graph that is refused is stored in part": Mutant(
+        intake, "insert_graph", 'tx.cx.execute("ROLLBACK TO graph")', "pass"
+    ),
+    "an older key of what became urgent is claimed too": Mutant(
+        Agenda, "take", "if seq not in self._running:", "if True:"
     ),
     "a retried dead letter keeps its failures": Mutant(deadletters, "_retry", "failures = 0, ", ""),
     "the attempts of a retried dead letter begin anew": Mutant(

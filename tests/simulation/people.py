@@ -24,6 +24,7 @@ from autoglm.retry import Patience
 from autoglm.session import AWAY
 from autoglm.types import Answer, Message, Sampling, TaskSpec, TaskState
 from runtime.queueconfig import QUEUES
+from tests.simulation.graphs import spoiled, tangled
 from tests.simulation.net import Network
 from tests.simulation.plan import DEGRADES, HANG, Errand, Plan
 from tests.simulation.world import Universe
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 SOCKET = Path("/nowhere/autoglm.sock")
 PATIENCE = Patience(window_s=100_000, busy_s=100_000, engine_s=100_000)
+EARLIER_MAX = 6
+"""The newest are those that may not have ended."""
 _FILLER = ("and", "so", "it", "goes", "on", "word", "by", "word")
 
 
@@ -50,6 +53,8 @@ class History:
         self.errands: dict[str, Errand] = {}
         self.after: dict[str, tuple[str, ...]] = {}
         """What a task has to wait for."""
+        self.run: set[str] = set()
+        """These run whatever becomes of what they wait for."""
         self.expires_at: dict[str, int] = {}
         self.acknowledged: dict[str, str] = {}
         """Ids that the server said it has, and the state it said first."""
@@ -85,6 +90,7 @@ class Person:
         self._queues = universe.rng(f"{name} queues")
         self._degraded = universe.rng(f"{name} degraded")
         self._mourning = universe.rng(f"{name} mourns")
+        self._graphs = universe.rng(f"{name} graphs")
         self._ids = universe.ids(name)
         self._plan = plan
         self._name = name
@@ -138,7 +144,10 @@ class Person:
         for prompt in errand.prompts:
             after = (specs[-1].id,) if specs and chained else ()
             specs.append(self._spec(client, errand, prompt, after=after))
-        message = wire.Submit(0, tuple(specs))
+        atomic = self._graphs.random() < 0.7
+        if atomic:
+            specs = await self._tangle(client, specs)
+        message = wire.Submit(0, tuple(specs), atomic=atomic)
         for _ in range(self._rng.choice([1, 1, 2])):
             reply = await self._insist(lambda: self._hand_in(client, message))
             for spec, accepted in zip(specs, reply.tasks, strict=True):
@@ -147,6 +156,22 @@ class Person:
                 else:
                     self._history.acknowledged.setdefault(spec.id, accepted.task.state.value)
         await self._hand_in_a_twin(client, specs[0])
+
+    async def _tangle(self, client: Client, specs: list[TaskSpec]) -> list[TaskSpec]:
+        """Have them come after each other in any order; first hand in what can't be."""
+        history, rng = self._history, self._graphs
+        earlier = [id for id in history.acknowledged if history.errands[id].who == self._name]
+        specs = tangled(rng, specs, earlier[-EARLIER_MAX:])
+        if rng.random() < 0.4:
+            wrong = wire.Submit(0, tuple(spoiled(rng, specs, self._ids)), atomic=True)
+            reply = await self._insist(lambda: client.session.call(wrong, wire.Submitted))
+            if any(each.task is not None or each.error is None for each in reply.tasks):
+                history.complain(f"a graph that is wrong was told {reply}")
+        for spec in specs:
+            history.after[spec.id] = spec.after
+            if spec.after_failure == "run":
+                history.run.add(spec.id)
+        return specs
 
     async def _hand_in(self, client: Client, message: wire.Submit) -> wire.Submitted:
         """Raises EngineUnavailable where a queue does not wait: everything is to be repeated."""

@@ -86,6 +86,8 @@ class Plan:
         """A service manager wants to hear that the server is alive."""
         self.people = [f"person-{number}" for number in range(1, rng.randint(1, 3) + 1)]
         self.tokens = rng.choice(OUTPUT_TOKENS)
+        self.small_slices = universe.rng("slices").random() < 0.3
+        """What is done of dependencies in one transaction: a task or two."""
         shares = universe.rng("shares")
         self.config = Config(
             engine=EngineConfig(

@@ -37,7 +37,7 @@ from actors.world import Identity, World
 from autoglm import wire
 from runtime import actor, supervision
 from runtime.mailbox import Mailbox
-from runtime.store import endings
+from runtime.store import blocked, endings, urgency
 from runtime.supervision import Supervisor
 from tests.simulation import net
 from tests.simulation.check import violations
@@ -329,6 +329,9 @@ class _Simulation:
                 stack.enter_context(patch.object(backlog, "LANE_KEYS_MIN", 1))
                 stack.enter_context(patch.object(backlog, "LANES_PER_READ", 2))
             stack.enter_context(patch.object(endings, "CANCEL_SLICE", 2))
+            if self.plan.small_slices:
+                stack.enter_context(patch.object(blocked, "TELL_SLICE", 1))
+                stack.enter_context(patch.object(urgency, "HURRY_SLICE", 1))
             stack.enter_context(patch.object(supervision, "log", self))
             watched = self._restarts.around(Supervisor._run_once)  # pyright: ignore
             stack.enter_context(patch.object(Supervisor, "_run_once", watched))

@@ -1,0 +1,90 @@
+"""Tasks that are handed in together: all of them are stored or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Unpack
+
+from autoglm import wire
+from autoglm.errors import InvalidRequest, ProtocolError
+from autoglm.graph import Circle, in_order
+from autoglm.ids import Ids
+from autoglm.outcomes import accepted_task
+from autoglm.session import Session
+from autoglm.spec import Prompt, TaskOptions, size_bytes, task_spec
+from autoglm.text import one_line
+from autoglm.types import Task, TaskSpec
+from autoglm.wire import FRAME_BYTES_MAX, TASKS_PER_SUBMIT_MAX
+
+NOT_STORED = "refused_together"
+"""What the server says of a task that was refused because of another."""
+
+
+class GraphCalls:
+    """A part of `Client`."""
+
+    _session: Session
+    _ids: Ids
+
+    def spec(self, prompt: Prompt, **options: Unpack[TaskOptions]) -> TaskSpec:
+        """A task that is not handed in yet: its `id` is known, so that others can come `after` it.
+
+        Raises InvalidRequest.
+        """
+        bound = self._session.tenant
+        tenant = options.setdefault("tenant", bound or "default")
+        if bound is not None and tenant != bound:
+            raise InvalidRequest(
+                f"tenant {one_line(tenant, 40)}: this client speaks for {one_line(bound, 40)};"
+                " one with tenant=None speaks for all"
+            )
+        spec = task_spec(prompt, id=self._ids.mint(), now_ms=self._ids.now_ms(), **options)
+        size_bytes(spec)
+        return spec
+
+    async def submit_many(self, tasks: Iterable[TaskSpec | Prompt]) -> Sequence[Task]:
+        """Hand in tasks in one transaction, all or none; they may come `after` each other, in any
+        order. The tasks as they were stored, in the order given.
+
+            parts = [client.spec(part) for part in chapter]
+            whole = client.spec("Put it together.", after=parts)
+            await client.submit_many([*parts, whole])
+
+        Repeating the call with the same specs changes nothing. Raises what `submit` raises, for the
+        first task that is wrong, by its id: nothing was stored then.
+        """
+        specs = [each if isinstance(each, TaskSpec) else self.spec(each) for each in tasks]
+        if not specs:
+            return []
+        _check(specs)
+        message = wire.Submit(0, tuple(specs), atomic=True)
+        reply = await self._session.call(message, wire.Submitted)
+        if len(reply.tasks) != len(specs):
+            raise ProtocolError("the server did not say of each task what became of it")
+        for spec, accepted in zip(specs, reply.tasks, strict=True):
+            if accepted.error is not None and accepted.error.code != NOT_STORED:
+                accepted_task(_named(spec, accepted))
+        return [accepted_task(accepted) for accepted in reply.tasks]
+
+
+def _check(specs: Sequence[TaskSpec]) -> None:
+    """Raises InvalidRequest for what no server takes as one."""
+    if len(specs) > TASKS_PER_SUBMIT_MAX:
+        raise InvalidRequest(
+            f"one submit takes up to {TASKS_PER_SUBMIT_MAX} tasks, not {len(specs)}"
+        )
+    size = sum(map(size_bytes, specs))
+    if size > FRAME_BYTES_MAX * 0.99:  # the rest is for what stands around them
+        raise InvalidRequest(f"one submit takes up to {FRAME_BYTES_MAX} bytes, not {size}")
+    try:
+        in_order({spec.id: spec.after for spec in specs})
+    except Circle as circle:
+        raise InvalidRequest(str(circle)) from None
+
+
+def _named(spec: TaskSpec, accepted: wire.Accepted) -> wire.Accepted:
+    """A refusal that says which task it is of."""
+    error = accepted.error
+    assert error is not None
+    named = type(error)(error.code, f"task {spec.id}: {error.message}")
+    return wire.Accepted(error=named, retry_after=accepted.retry_after)
