@@ -11,6 +11,7 @@ from actors.deadrequests import DeadRequests
 from actors.drillrequests import Desk as DrillDesk
 from actors.drillrequests import DrillRequests
 from actors.policy.admission import check_count, check_lines, check_task, stored
+from actors.policy.priority import PriorityRules
 from actors.queues import Queues
 from actors.telling import Telling, unknown_task
 from autoglm import wire
@@ -45,12 +46,14 @@ class Requests:
         welcome: Callable[[int], wire.Welcome],
         ids: Ids,
         queues: Queues,
+        rules: PriorityRules,
     ) -> None:
         self._desk = desk
         self._telling = telling
         self._welcome = welcome
         self._ids = ids
         self._queues = queues
+        self._rules = rules
         self._dead = DeadRequests(desk)
         self._drills = DrillRequests(desk)
 
@@ -128,11 +131,12 @@ class Requests:
         if not request.tasks:
             raise InvalidRequest("a submit holds at least one task")
         check_count("tasks", len(request.tasks))
+        settle = self._rules.at(self._ids.now_ms())
         checked: list[TaskSpec] = []
         refused: dict[int, ErrorInfo] = {}
         for place, spec in enumerate(request.tasks):
             try:
-                checked.append(check_task(spec, connection.tenant, self._queues.names))
+                checked.append(check_task(spec, connection.tenant, self._queues.names, settle))
             except InvalidRequest as error:
                 refused[place] = ErrorInfo(error.code, str(error))
 
@@ -247,7 +251,8 @@ class Requests:
         self._desk.commit(connection, request.rid, write, then)
 
     def _submit_lines(self, connection: Connection, request: wire.SubmitLines) -> None:
-        lines = check_lines(request.lines, connection.tenant, self._queues.names)
+        settle = self._rules.at(self._ids.now_ms())
+        lines = check_lines(request.lines, connection.tenant, self._queues.names, settle)
         self._desk.commit(
             connection,
             request.rid,

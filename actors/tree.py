@@ -29,6 +29,7 @@ from actors.breakers import BreakerMemory
 from actors.drillparts import Parts
 from actors.messages import Drain, TextsArrived
 from actors.policy.agenda import Agenda
+from actors.policy.priority import PriorityRules
 from actors.policy.refusal import refusal
 from actors.policy.rules import ConfiguredRules
 from actors.queues import Queues
@@ -203,6 +204,7 @@ class Tree:
             self._refusing,
             self._world.ids,
             self._queues,
+            PriorityRules(self._config),
             self._world.clock,
             self._at.drills if self._config.drills else None,
         )

@@ -18,12 +18,14 @@ import msgspec
 from actors.connection import Connection
 from actors.frontdoor import Frontdoor
 from actors.messages import Ask, Commit, GetStatus, Refused, TasksEnded
+from actors.policy.priority import PriorityRules
 from actors.policy.rank import ranker
 from actors.queues import Queues
 from actors.requests import Requests
 from autoglm import wire
 from autoglm.errors import AutoGLMError, ProtocolError
 from autoglm.ids import Ids
+from runtime.config import Config
 from runtime.mailbox import Bell, Mailbox, Signal
 from runtime.queueconfig import with_built_in
 from runtime.store.jobprotocol import OpenJob
@@ -100,7 +102,8 @@ class Door:
         clock = _StillClock()
         frontdoor = Frontdoor(
             *(box, Signal(Bell()), _nobody, persister, reader, monitor, _welcome),
-            *(_taken, self._ids, Queues(with_built_in({}), "none", (), clock), clock),
+            *(_taken, self._ids, Queues(with_built_in({}), "none", (), clock)),
+            *(PriorityRules(Config()), clock),
         )
         connection = Heard(frontdoor.requests)
         ended = None

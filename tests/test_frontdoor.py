@@ -10,11 +10,13 @@ import pytest
 
 from actors.frontdoor import Frontdoor
 from actors.messages import Ask, Commit, GetStatus, Refused, TasksEnded, TextsArrived
+from actors.policy.priority import PriorityRules
 from actors.queues import Queues
 from autoglm import wire
 from autoglm.errors import AutoGLMError
 from autoglm.types import Answer, Output, Task, TaskSpec, TaskState, Usage
 from model.engine import Progress
+from runtime.config import Config
 from runtime.mailbox import ActorDied, Mailbox, Signal
 from runtime.queueconfig import with_built_in
 from runtime.store import jobprotocol as jp
@@ -69,6 +71,7 @@ class Stage:
             lambda _: self.refusal,
             universe.ids("server"),
             Queues(with_built_in({}), "none", (), universe.clock),
+            PriorityRules(Config()),
             universe.clock,
         )
 

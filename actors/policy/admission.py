@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
+from actors.policy.priority import Settle
 from autoglm.errors import InvalidRequest
 from autoglm.ids import ID_LENGTH
 from autoglm.spec import check
@@ -23,9 +24,16 @@ LINE_MAX = 2**53
 """No file has so many lines."""
 
 
-def check_task(spec: TaskSpec, tenant: str | None, queues: Collection[str]) -> TaskSpec:
+def as_given(spec: TaskSpec) -> TaskSpec:
+    """No rules."""
+    return spec
+
+
+def check_task(
+    spec: TaskSpec, tenant: str | None, queues: Collection[str], settle: Settle = as_given
+) -> TaskSpec:
     """The task as it is to be stored, for `tenant` if the connection is bound to one; `queues` are
-    those there are.
+    those there are, `settle` gives it its priority.
 
     Raises InvalidRequest naming the field and saying what it should be.
     """
@@ -34,10 +42,11 @@ def check_task(spec: TaskSpec, tenant: str | None, queues: Collection[str]) -> T
     if bool(spec.messages) == (spec.prompt is not None):
         raise InvalidRequest("a task has either messages or a prompt")
     check(spec)
-    check_known(spec.queue, queues)
+    if spec.queue is not None:
+        check_known(spec.queue, queues)
     if tenant is not None and spec.tenant != tenant:
-        return msgspec.structs.replace(spec, tenant=tenant)
-    return spec
+        spec = msgspec.structs.replace(spec, tenant=tenant)
+    return settle(spec)
 
 
 def check_count(what: str, count: int) -> None:
@@ -52,7 +61,10 @@ def stored(cursor: int) -> int:
 
 
 def check_lines(
-    lines: Sequence[JobLine], tenant: str | None, queues: Collection[str]
+    lines: Sequence[JobLine],
+    tenant: str | None,
+    queues: Collection[str],
+    settle: Settle = as_given,
 ) -> tuple[JobLine, ...]:
     """The lines as they are to be stored: a line that is no task is one that failed.
 
@@ -64,14 +76,15 @@ def check_lines(
         if not before < line.line <= LINE_MAX:
             raise InvalidRequest(f"line {line.line} after line {before}: not numbered upwards")
         before = line.line
-    return tuple(_checked(line, tenant, queues) for line in lines)
+    return tuple(_checked(line, tenant, queues, settle) for line in lines)
 
 
-def _checked(line: JobLine, tenant: str | None, queues: Collection[str]) -> JobLine:
+def _checked(line: JobLine, tenant: str | None, queues: Collection[str], settle: Settle) -> JobLine:
     if line.task is None:
         return line
     try:
-        return msgspec.structs.replace(line, task=check_task(line.task, tenant, queues))
+        task = check_task(line.task, tenant, queues, settle)
+        return msgspec.structs.replace(line, task=task)
     except InvalidRequest as error:
         info = ErrorInfo(error.code, str(error))
         return msgspec.structs.replace(line, task=None, error=info)

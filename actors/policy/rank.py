@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from autoglm.given import priority_of
 from autoglm.types import TaskSpec
 
 HOUR_MS = 3_600_000
@@ -23,7 +24,7 @@ def ranker(policy: str) -> Callable[[TaskSpec, int], int]:
 
 
 def _by_priority(task: TaskSpec, logical_ms: int) -> int:
-    rank = logical_ms + task.priority * HOUR_MS
+    rank = logical_ms + priority_of(task) * HOUR_MS
     return rank if task.deadline_at is None else min(rank, task.deadline_at)
 
 

@@ -186,15 +186,16 @@ def _with_rows(sql: str, width: int, count: int) -> str:
 
 TASK_COLUMNS = (
     "t.id, t.state, t.tenant, t.queue, t.priority, t.kind, t.key, t.job, t.attempt, t.failures,"
-    " t.created_at, t.started_at, t.finished_at, t.deadline_at, t.expires_at, t.error, t.degraded"
+    " t.created_at, t.started_at, t.finished_at, t.deadline_at, t.expires_at, t.error, t.degraded,"
+    " coalesce(t.last_event, 0)"
 )
-TASK_WIDTH = 17
+TASK_WIDTH = 18
 
 
 def task_of(row: tuple[object, ...]) -> Task:
     """The task in the first `TASK_WIDTH` columns, selected as `TASK_COLUMNS`."""
-    *plain, error, degraded = row[:TASK_WIDTH]
-    return Task(plain[0], TaskState(plain[1]), *plain[2:], error_of(error), degraded)  # pyright: ignore
+    *plain, error, degraded, version = row[:TASK_WIDTH]
+    return Task(plain[0], TaskState(plain[1]), *plain[2:], error_of(error), degraded, version)  # pyright: ignore
 
 
 def error_of(text: object) -> ErrorInfo | None:
