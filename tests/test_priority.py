@@ -52,7 +52,7 @@ def test_a_kind_picks_the_queue_by_its_share_or_by_name() -> None:
 
 def test_what_is_given_wins_over_every_rule() -> None:
     every = (KINDS, URGENT, FACTORS)
-    numbers = {"deadline_at": NOW, "weight": 9, "factors": {"value": 10}}
+    numbers: dict[str, Any] = {"deadline_at": NOW, "weight": 9, "factors": {"value": 10}}
     task = settled(*every, kind="metrics", priority=5, queue="core", **numbers)
     assert (task.priority, task.queue) == (5, "core")
 
@@ -171,7 +171,7 @@ def test_a_higher_number_never_makes_a_task_less_urgent(
         return
     higher = {**spec.factors, name: max(low, more)}
     raised = msgspec.structs.replace(spec, factors=higher)
-    assert ALL.settle(raised, NOW).priority_or_default <= ALL.settle(spec, NOW).priority_or_default
+    assert priority_of(ALL.settle(raised, NOW)) <= priority_of(ALL.settle(spec, NOW))
 
 
 def test_the_ends_of_the_score_are_the_ends_of_the_priorities() -> None:
