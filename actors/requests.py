@@ -10,7 +10,7 @@ from actors.connection import Connection
 from actors.deadrequests import DeadRequests
 from actors.drillrequests import Desk as DrillDesk
 from actors.drillrequests import DrillRequests
-from actors.policy.admission import check_count, check_lines, check_task, stored
+from actors.policy.admission import check_count, check_lines, check_task, edit_of, stored
 from actors.policy.priority import PriorityRules
 from actors.queues import Queues
 from actors.telling import Telling, unknown_task
@@ -85,6 +85,8 @@ class Requests:
                 self._list(connection, request)
             case wire.Cancel():
                 self._cancel(connection, request)
+            case wire.Edit():
+                self._edit(connection, request)
             case wire.GetStatus(rid):
                 self._desk.ask_status(
                     connection, rid, lambda status: connection.reply(wire.StatusReply(rid, status))
@@ -197,6 +199,20 @@ class Requests:
 
         after = stored(request.after)
         write = p.CancelTasks(connection.tenant, request.ids, request.job, after, connection.by)
+        self._desk.commit(connection, rid, write, then)
+
+    def _edit(self, connection: Connection, request: wire.Edit) -> None:
+        rid, ids = request.rid, tuple(dict.fromkeys(request.ids))
+        check_count("ids", len(ids))
+        write = edit_of(request, ids, connection.tenant, connection.by)
+
+        def then(_: None) -> None:
+            def tell(found: dict[str, Answer]) -> None:
+                tasks = tuple(found[id].task for id in ids if id in found)
+                connection.reply(wire.TaskPage(rid, tasks))
+
+            self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, ids), tell)
+
         self._desk.commit(connection, rid, write, then)
 
     def _events(self, connection: Connection, request: wire.GetEvents) -> None:

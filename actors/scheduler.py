@@ -117,8 +117,8 @@ class Scheduler(Actor[SchedulerMessage]):
 
     def handle(self, message: SchedulerMessage) -> None:
         match message:
-            case TasksMoved(ready, left):
-                self._agenda.moved(ready, left)
+            case TasksMoved(ready, left, gone):
+                self._agenda.moved(ready, left, gone)
             case WantTasks(batcher, term, count):
                 earlier = self._demand[batcher] if term == self._terms[batcher] else 0
                 self._terms[batcher] = term

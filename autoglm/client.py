@@ -18,6 +18,7 @@ import anyio
 from autoglm import wire
 from autoglm.deadletters import DeadLetters
 from autoglm.drills import Drills
+from autoglm.editclient import EditCalls
 from autoglm.errors import AutoGLMError, InvalidRequest, NotFound, ProtocolError
 from autoglm.ids import Ids
 from autoglm.mapping import Mapping
@@ -34,7 +35,7 @@ from autoglm.types import Answer, Event, Result, Status, Task, TaskSpec, TaskSta
 EVENTS_POLL_S = 0.2
 
 
-class Client(QueueCalls):
+class Client(QueueCalls, EditCalls):
     """One connection to a server, shared by any number of concurrent calls.
 
         async with Client() as client:

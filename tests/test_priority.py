@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from actors.policy.admission import check_lines, check_task
 from actors.policy.priority import PriorityRules, urgency_as_priority
 from autoglm.errors import InvalidRequest
+from autoglm.given import priority_of
 from autoglm.types import TaskSpec
 from autoglm.wire import JobLine
 from runtime.config import load

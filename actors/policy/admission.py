@@ -13,10 +13,11 @@ import msgspec
 from actors.policy.priority import Settle
 from autoglm.errors import InvalidRequest
 from autoglm.ids import ID_LENGTH
-from autoglm.spec import check
+from autoglm.spec import check, check_moment, check_priority
 from autoglm.types import ErrorInfo, TaskSpec
-from autoglm.wire import TASKS_PER_SUBMIT_MAX, JobLine
+from autoglm.wire import TASKS_PER_SUBMIT_MAX, Edit, JobLine
 from runtime.queueconfig import check_known
+from runtime.store.editing import EditTasks
 
 STORED_MAX = 2**63 - 1
 """The largest number that the store takes."""
@@ -47,6 +48,23 @@ def check_task(
     if tenant is not None and spec.tenant != tenant:
         spec = msgspec.structs.replace(spec, tenant=tenant)
     return settle(spec)
+
+
+def edit_of(request: Edit, ids: tuple[str, ...], tenant: str | None, by: str | None) -> EditTasks:
+    """What the request is to the store. Raises InvalidRequest."""
+    if not ids:
+        raise InvalidRequest("an edit names at least one task")
+    if request.priority is None and request.deadline_at is None and not request.no_deadline:
+        raise InvalidRequest("say what to change: priority or deadline")
+    if request.deadline_at is not None and request.no_deadline:
+        raise InvalidRequest("a deadline is given and taken away at once")
+    if request.version is not None and len(ids) > 1:
+        raise InvalidRequest("a version is that of one task: name one")
+    if request.priority is not None:
+        check_priority(request.priority)
+    check_moment("deadline_at", request.deadline_at)
+    change = (request.priority, request.deadline_at, request.no_deadline, request.version)
+    return EditTasks(tenant, ids, *change, by)
 
 
 def check_count(what: str, count: int) -> None:

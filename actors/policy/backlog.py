@@ -96,6 +96,14 @@ class Backlog:
         if self._keys > self._keys_max:
             self._make_room()
 
+    def gone(self, gone: Mapping[Lane, Iterable[Key]]) -> None:
+        """Under these keys nothing is pending any more."""
+        for lane, keys in gone.items():
+            if (window := self._lanes.get(lane)) is not None:
+                before = len(window)
+                window.gone(keys)
+                self._note(lane, window, before)
+
     def take(self, lane: Lane) -> Key:
         """The first key of `lane`, removed: it is about to be claimed."""
         window = self._lanes[lane]

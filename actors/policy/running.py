@@ -80,6 +80,9 @@ class Running:
             if seq not in left and seq not in self._charges:
                 self._enter(seq, Charge(lane, 0.0))
 
+    def __contains__(self, seq: int) -> bool:
+        return seq in self._charges
+
     def __len__(self) -> int:
         return len(self._charges)
 

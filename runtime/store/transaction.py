@@ -116,6 +116,10 @@ class Transaction:
         """Note that a task has become pending."""
         self.effects.ready.setdefault((queue, tenant), []).append((rank, seq))
 
+    def gone(self, queue: str, tenant: str, rank: int, seq: int) -> None:
+        """Note that a pending task is no longer at this rank."""
+        self.effects.gone.setdefault((queue, tenant), []).append((rank, seq))
+
     def not_ready(self, seqs: Collection[int]) -> None:
         """Note that these ended before anybody heard that they were pending."""
         left = {

@@ -34,7 +34,7 @@ from model.vitals import Vitals
 from runtime.breaker import Breaker
 from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
-from runtime.store import deadletters, degraded, endings, execution, intake, opening, same
+from runtime.store import deadletters, degraded, editing, endings, execution, intake, opening, same
 from runtime.store.jobprotocol import InsertLines
 from runtime.store.protocol import InsertTasks
 from runtime.store.transaction import Transaction
@@ -251,6 +251,12 @@ MUTANTS = {
     ),
     "what was set of a queue is gone after a restart": Mutant(
         Queues, "recalled", "self._live =", "_ ="
+    ),
+    "an edited task keeps its old rank": Mutant(
+        editing, "_change", "tx.rank_of(_spec(wanted), row.created_at)", "row.rank"
+    ),
+    "an edited task is taken out of its place and put nowhere": Mutant(
+        editing, "_change", "tx.ready(row.queue, row.tenant, rank, row.seq)", "pass"
     ),
     "a trial is never made smaller": Mutant(
         poison, "trial_max", "max(1, slots >> (deaths - 1))", "slots"
