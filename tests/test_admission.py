@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.policy.admission import LINE_MAX, check_lines, check_task
+from actors.policy.admission import LINE_MAX, check_lines, check_task, edit_of
 from autoglm.errors import InvalidRequest
 from autoglm.given import priority_of
 from autoglm.spec import AFTER_MAX, FACTORS_MAX, NAME_CHARS_MAX, STOPS_MAX, TIME_MS_MAX
 from autoglm.types import ErrorInfo, Message, Sampling, TaskSpec
-from autoglm.wire import TASKS_PER_SUBMIT_MAX, JobLine
+from autoglm.wire import TASKS_PER_SUBMIT_MAX, Edit, JobLine
 from runtime.queueconfig import QUEUES
 
 ID = "0" * 26
@@ -163,3 +163,19 @@ def test_every_task_is_taken_or_refused_with_a_sentence(task: TaskSpec, tenant: 
         assert all(
             at is None or 0 <= at <= TIME_MS_MAX for at in (taken.deadline_at, taken.expires_at)
         )
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (Edit(1, ("a",)), "say what to change"),
+        (Edit(1, (), 3), "at least one task"),
+        (Edit(1, ("a",), 10), "priority 10"),
+        (Edit(1, ("a",), deadline_at=-1), "deadline_at -1"),
+        (Edit(1, ("a",), deadline_at=5, no_deadline=True), "at once"),
+        (Edit(1, ("a", "b"), 3, version=5), "name one"),
+    ],
+)
+def test_an_edit_that_can_not_be_meant_is_refused(edit: Edit, named: str) -> None:
+    with pytest.raises(InvalidRequest, match=named):
+        edit_of(edit, edit.ids, None, None)
