@@ -88,6 +88,8 @@ class Person:
         self._degraded = universe.rng(f"{name} degraded")
         self._mourning = universe.rng(f"{name} mourns")
         self._editing = universe.rng(f"{name} edits")
+        self._edits = universe.rng("edits").random() < 0.4
+        """Whether people change the priority of what waits, in this world."""
         self._ids = universe.ids(name)
         self._plan = plan
         self._name = name
@@ -150,7 +152,7 @@ class Person:
                 else:
                     self._history.acknowledged.setdefault(spec.id, accepted.task.state.value)
         await self._hand_in_a_twin(client, specs[0])
-        if self._plan.edits and self._editing.random() < 0.5:
+        if self._edits and self._editing.random() < 0.5:
             await self._edit(client, [spec.id for spec in specs])
 
     async def _edit(self, client: Client, ids: list[str]) -> None:

@@ -114,8 +114,6 @@ class Plan:
         """How often the wall clock jumps under a running server."""
         self.degrade = not self.poisoned and universe.rng("degrade").random() < 0.4
         """Queues do all sorts of things while no engine can serve, and that happens."""
-        self.edits = universe.rng("edits").random() < 0.4
-        """People change the priority of what waits."""
         self._errands = {who: list(self._errands_of(who)) for who in self.people}
         if self.degrade:
             self._degrade(universe.rng("degraded"))
