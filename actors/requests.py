@@ -11,6 +11,7 @@ from actors.deadrequests import DeadRequests
 from actors.drillrequests import Desk as DrillDesk
 from actors.drillrequests import DrillRequests
 from actors.policy.admission import check_count, check_lines, check_task, edit_of, stored
+from actors.policy.pace import Pace
 from actors.policy.priority import PriorityRules
 from actors.queues import Queues
 from actors.telling import Telling, unknown_task
@@ -18,10 +19,11 @@ from autoglm import wire
 from autoglm.errors import InvalidRequest, NotAllowed, ProtocolError
 from autoglm.ids import Ids
 from autoglm.spec import check_name
-from autoglm.types import Answer, ErrorInfo, TaskSpec
+from autoglm.types import Answer, ErrorInfo, TaskSpec, TaskState
 from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
 from runtime.store import upkeepprotocol as up
+from runtime.store.backlog import FetchStanding, Standing
 
 log = logging.getLogger("autoglm.frontdoor")
 DEFAULT_TENANT = "default"
@@ -47,6 +49,7 @@ class Requests:
         ids: Ids,
         queues: Queues,
         rules: PriorityRules,
+        pace: Pace,
     ) -> None:
         self._desk = desk
         self._telling = telling
@@ -54,6 +57,8 @@ class Requests:
         self._ids = ids
         self._queues = queues
         self._rules = rules
+        self._pace = pace
+        """Measured by the scheduler."""
         self._dead = DeadRequests(desk)
         self._drills = DrillRequests(desk)
 
@@ -165,11 +170,18 @@ class Requests:
     def _get(self, connection: Connection, rid: int, id: str) -> None:
         def then(found: dict[str, Answer]) -> None:
             answer = found.get(id)
-            connection.reply(
-                wire.AnswerReply(rid, answer)
-                if answer is not None
-                else wire.refusal(rid, unknown_task(id))
-            )
+            if answer is None:
+                connection.reply(wire.refusal(rid, unknown_task(id)))
+                return
+            if answer.task.state not in (TaskState.PENDING, TaskState.RUNNING):
+                connection.reply(wire.AnswerReply(rid, answer))
+                return
+
+            def tell(standing: Standing | None) -> None:
+                eta = None if standing is None else self._pace.of(standing, self._ids.now_ms())
+                connection.reply(wire.AnswerReply(rid, answer, eta))
+
+            self._desk.ask(connection, rid, FetchStanding(connection.tenant, id), tell)
 
         self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, (id,)), then)
 

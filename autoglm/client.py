@@ -20,6 +20,7 @@ from autoglm.deadletters import DeadLetters
 from autoglm.drills import Drills
 from autoglm.editclient import EditCalls
 from autoglm.errors import AutoGLMError, InvalidRequest, NotFound, ProtocolError
+from autoglm.etaclient import EtaCalls
 from autoglm.ids import Ids
 from autoglm.mapping import Mapping
 from autoglm.outcomes import accepted_task, result_of
@@ -35,7 +36,7 @@ from autoglm.types import Answer, Event, Result, Status, Task, TaskSpec, TaskSta
 EVENTS_POLL_S = 0.2
 
 
-class Client(QueueCalls, EditCalls):
+class Client(QueueCalls, EditCalls, EtaCalls):
     """One connection to a server, shared by any number of concurrent calls.
 
         async with Client() as client:

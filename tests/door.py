@@ -18,6 +18,7 @@ import msgspec
 from actors.connection import Connection
 from actors.frontdoor import Frontdoor
 from actors.messages import Ask, Commit, GetStatus, Refused, TasksEnded
+from actors.policy.pace import Pace
 from actors.policy.priority import PriorityRules
 from actors.policy.rank import ranker
 from actors.queues import Queues
@@ -103,7 +104,7 @@ class Door:
         frontdoor = Frontdoor(
             *(box, Signal(Bell()), _nobody, persister, reader, monitor, _welcome),
             *(_taken, self._ids, Queues(with_built_in({}), "none", (), clock)),
-            *(PriorityRules(Config()), clock),
+            *(PriorityRules(Config()), Pace(), clock),
         )
         connection = Heard(frontdoor.requests)
         ended = None

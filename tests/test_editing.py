@@ -13,6 +13,7 @@ from autoglm.errors import Conflict, NotFound
 from autoglm.types import Task, TaskState
 from autoglm.wire import GetEvents
 from runtime.store import protocol as p
+from runtime.store.backlog import FetchStanding, Standing
 from runtime.store.editing import EditTasks
 from runtime.store.sqlite import SqliteStore
 from tests.test_store import NOW, Bench, backlog, spec
@@ -174,3 +175,19 @@ async def test_an_edited_task_keeps_its_place_when_it_is_put_back_or_retried(ben
     assert (claimed.priority, claimed.rank) == (0, NOW)
     await bench.write(p.PutBack(None))
     assert await backlog(bench) == ((NOW, 1),)
+
+
+async def standing(bench: Bench, id: str, tenant: str | None = None) -> Standing | None:
+    return await bench.store.query(FetchStanding(tenant, id))
+
+
+async def test_a_task_stands_behind_what_is_to_run_before_it(bench: Bench) -> None:
+    await bench.insert(spec("a"), spec("b"), spec("c", queue="core"), spec("d", priority=1))
+    assert await standing(bench, "b") == Standing(LANE, None, ahead=2)
+    await edit(bench, "b", priority=0)
+    assert await standing(bench, "b") == Standing(LANE, None, ahead=0)
+    assert await standing(bench, "b", "other") is None
+    await bench.claim(2)
+    assert await standing(bench, "b") == Standing(LANE, NOW)
+    await bench.write(p.CancelTasks(None, ("b",)))
+    assert await standing(bench, "b") is None

@@ -10,6 +10,7 @@ import pytest
 
 from actors.frontdoor import Frontdoor
 from actors.messages import Ask, Commit, GetStatus, Refused, TasksEnded, TextsArrived
+from actors.policy.pace import Pace
 from actors.policy.priority import PriorityRules
 from actors.queues import Queues
 from autoglm import wire
@@ -72,6 +73,7 @@ class Stage:
             universe.ids("server"),
             Queues(with_built_in({}), "none", (), universe.clock),
             PriorityRules(Config()),
+            Pace(),
             universe.clock,
         )
 
@@ -321,7 +323,7 @@ def test_garbage_ends_its_own_connection_with_a_reason(garbage: bytes) -> None:
         with pytest.raises(anyio.EndOfStream):
             await bad.stream.receive()
         await good.say(wire.Get(2, ID))
-        await stage.stored({ID: answer(TaskState.PENDING)})
+        await stage.stored({ID: answer(TaskState.SUCCEEDED)})
         assert isinstance(await good.hear(), wire.AnswerReply)
 
     play(scene)

@@ -18,6 +18,7 @@ from actors.messages import (
     WantTasks,
 )
 from actors.policy.agenda import Agenda
+from actors.policy.pace import Pace
 from actors.policy.rules import ConfiguredRules
 from actors.scheduler import Scheduler
 from runtime.config import Config
@@ -40,7 +41,7 @@ class Stage:
         self.batcher: Mailbox[Any] = Mailbox(batcher_capacity)
         self.scheduler = Scheduler(
             *(self.mailbox, self.missed, self.persister, self.reader, {"b": self.batcher}),
-            *(Agenda("mlfq", ConfiguredRules(Config())), clock),
+            *(Agenda("mlfq", ConfiguredRules(Config())), clock, Pace()),
         )
 
     async def tell(self, *messages: object) -> None:

@@ -74,6 +74,10 @@ class Agenda:
         """It could not be made: it will be wanted again."""
         self._backlog.read_failed(reading)
 
+    def waits(self, lane: Lane) -> bool:
+        """Whether more of the lane is pending, as far as is known."""
+        return lane in self._backlog
+
     @property
     def held(self) -> int:
         """Keys of the backlog that are known."""

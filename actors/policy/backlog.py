@@ -184,6 +184,9 @@ class Backlog:
             heads.append((lane, None if window is None else Head(window.head, len(window) > 0)))
         return heads
 
+    def __contains__(self, lane: Lane) -> bool:
+        return lane in self._lanes
+
     def __len__(self) -> int:
         return self._keys
 

@@ -68,6 +68,7 @@ _QUERIES: dict[type[p.Query], Callable[[sqlite3.Connection, Any], Any]] = {
     jp.FetchJobLines: reading.fetch_job_lines,
     p.FetchBacklog: backlog.fetch_backlog,
     p.FetchSchedule: backlog.fetch_schedule,
+    backlog.FetchStanding: backlog.fetch_standing,
     p.FetchSummary: reading.fetch_summary,
     dead.FetchDeadLetters: deadletters.fetch_dead_letters,
     dead.FetchDeadLetter: deadletters.fetch_dead_letter,

@@ -142,3 +142,22 @@ async def test_an_edit_can_insist_on_the_version_it_saw(tmp_path: Path) -> None:
         async with Client(server.socket, "another") as client:
             with pytest.raises(Exception, match="no task"):
                 await client.edit(id, priority=0)
+
+
+async def test_who_waits_and_who_runs_is_told_about_when(tmp_path: Path) -> None:
+    slow = ("--set", "engine.simulated.step_ms=250", "--set", "engine.simulated.output_tokens=4")
+    one = ("--set", "engine.max_num_seqs=1")
+    with Server(tmp_path, *INSTANT, *slow, *one) as server:
+        async with Client(server.socket) as client:
+            first = await client.submit("first")
+            assert await client.eta(first.id) is not None
+            tasks = [await client.submit(f"{n}") for n in range(60)]
+            await client.result(first.id, timeout=60)
+            assert await client.eta(first.id) is None, "it has ended"
+            told = json.loads(server.ask("get", tasks[-1].id, "--json").stdout)["eta"]
+            near = await client.eta(tasks[30].id)
+            await client.cancel_many([task.id for task in tasks])
+        assert told["ahead"] > 20
+        assert 0 < told["starts_in_s"] <= told["finishes_in_s"]
+        assert near is not None
+        assert near.ahead < told["ahead"]
