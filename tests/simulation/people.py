@@ -88,7 +88,7 @@ class Person:
         self._degraded = universe.rng(f"{name} degraded")
         self._mourning = universe.rng(f"{name} mourns")
         self._editing = universe.rng(f"{name} edits")
-        self._edits = universe.rng("edits").random() < 0.4
+        self._edits = universe.rng("editing").random() < 0.4
         """Whether people change the priority of what waits, in this world."""
         self._ids = universe.ids(name)
         self._plan = plan
