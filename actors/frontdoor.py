@@ -30,6 +30,8 @@ from actors.messages import (
     TasksEnded,
     TextsArrived,
 )
+from actors.policy.pace import Pace
+from actors.policy.priority import PriorityRules
 from actors.queues import Queues
 from actors.requests import Requests
 from actors.telling import Telling
@@ -79,6 +81,8 @@ class Frontdoor(Actor[FrontdoorMessage]):
         refusing: Callable[[p.Write], AutoGLMError | None],
         ids: Ids,
         queues: Queues,
+        rules: PriorityRules,
+        pace: Pace,
         clock: Clock,
         drills: Mailbox[drills.DrillMessage] | None = None,
     ) -> None:
@@ -98,7 +102,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
         self.alarms.append(self._again)
         self._connections: set[Connection] = set()
         self._telling = Telling(self)
-        self.requests = Requests(self, self._telling, welcome, ids, queues)
+        self.requests = Requests(self, self._telling, welcome, ids, queues, rules, pace)
 
     async def run(self, started: Callable[[], None]) -> None:
         async with await self._listen() as listener, anyio.create_task_group() as group:

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
 
 from actors.connection import Connection
+from actors.desk import Desk
 from actors.policy.admission import check_task
+from actors.policy.priority import Settle
 from autoglm import wire
 from autoglm.errors import InvalidRequest
 from autoglm.graph import Circle, in_order
 from autoglm.types import ErrorInfo, TaskSpec
 from runtime.store.graphprotocol import InsertGraph, none_of
-from runtime.store.protocol import Write
 
 Reply = Callable[[tuple[wire.Accepted, ...]], None]
-
-
-class Desk(Protocol):
-    """What the frontdoor does for a submit; the call leads to a reply sooner or later."""
-
-    def commit(
-        self,
-        connection: Connection,
-        rid: int,
-        write: Write,
-        then: Callable[[tuple[wire.Accepted, ...]], None],
-    ) -> None: ...
 
 
 def hand_in(
@@ -34,10 +22,11 @@ def hand_in(
     connection: Connection,
     request: wire.Submit,
     queues: Collection[str],
+    by_rules: Settle,
     reply: Reply,
 ) -> None:
     """Have all tasks of the request stored, or tell which of them are wrong."""
-    checked, wrong = _checked(request.tasks, connection.tenant, queues)
+    checked, wrong = _checked(request.tasks, connection.tenant, queues, by_rules)
     places: list[int] = []
     if not wrong:
         places, wrong = _places(checked)
@@ -55,7 +44,7 @@ def hand_in(
 
 
 def _checked(
-    tasks: Sequence[TaskSpec], tenant: str | None, queues: Collection[str]
+    tasks: Sequence[TaskSpec], tenant: str | None, queues: Collection[str], by_rules: Settle
 ) -> tuple[list[TaskSpec], dict[int, ErrorInfo]]:
     """The tasks as they are to be stored, and what is wrong with some, by place."""
     checked: list[TaskSpec] = []
@@ -66,7 +55,7 @@ def _checked(
             if spec.id in seen:
                 raise InvalidRequest(f"id {spec.id[:40]} stands twice in one submit")
             seen.add(spec.id)
-            checked.append(check_task(spec, tenant, queues))
+            checked.append(check_task(spec, tenant, queues, by_rules))
         except InvalidRequest as error:
             wrong[place] = _info(error)
     return checked, wrong

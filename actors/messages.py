@@ -50,6 +50,8 @@ class TasksMoved(msgspec.Struct, frozen=True):
 
     ready: Mapping[Lane, Sequence[Key]]
     left: Sequence[Left] = ()
+    gone: Mapping[Lane, Sequence[Key]] = {}
+    """Keys that are void, as of before `ready`."""
 
 
 class DemandWithdrawn(msgspec.Struct, frozen=True):

@@ -227,8 +227,8 @@ class Persister:
         self._queues.changed(effects.queues)
         for state, change in effects.counts.items():
             self._tasks[state] += change
-        if effects.ready or effects.left:
-            moved = TasksMoved(effects.ready, effects.left)
+        if effects.ready or effects.left or effects.gone:
+            moved = TasksMoved(effects.ready, effects.left, effects.gone)
             if not outlets.scheduler.put_nowait(moved):
                 outlets.scheduler_missed.set()
         if effects.endings or effects.jobs:

@@ -11,17 +11,27 @@ from actors.connection import Connection
 from actors.deadrequests import DeadRequests
 from actors.desk import Desk, settle
 from actors.drillrequests import DrillRequests
-from actors.policy.admission import check_after, check_count, check_lines, check_task, stored
+from actors.policy.admission import (
+    check_after,
+    check_count,
+    check_lines,
+    check_task,
+    edit_of,
+    stored,
+)
+from actors.policy.pace import Pace
+from actors.policy.priority import PriorityRules
 from actors.queues import Queues
 from actors.telling import Telling, unknown_task
 from autoglm import wire
 from autoglm.errors import InvalidRequest, NotAllowed, ProtocolError
 from autoglm.ids import Ids
 from autoglm.spec import check_name
-from autoglm.types import Answer, ErrorInfo, TaskSpec
+from autoglm.types import Answer, ErrorInfo, TaskSpec, TaskState
 from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
 from runtime.store import upkeepprotocol as up
+from runtime.store.backlog import FetchStanding, Standing
 
 log = logging.getLogger("autoglm.frontdoor")
 DEFAULT_TENANT = "default"
@@ -37,12 +47,17 @@ class Requests:
         welcome: Callable[[int], wire.Welcome],
         ids: Ids,
         queues: Queues,
+        rules: PriorityRules,
+        pace: Pace,
     ) -> None:
         self._desk = desk
         self._telling = telling
         self._welcome = welcome
         self._ids = ids
         self._queues = queues
+        self._rules = rules
+        self._pace = pace
+        """Measured by the scheduler."""
         self._dead = DeadRequests(desk)
         self._drills = DrillRequests(desk)
 
@@ -74,6 +89,8 @@ class Requests:
                 self._list(connection, request)
             case wire.Cancel():
                 self._cancel(connection, request)
+            case wire.Edit():
+                self._edit(connection, request)
             case wire.GetStatus(rid):
                 self._desk.ask_status(
                     connection, rid, lambda status: connection.reply(wire.StatusReply(rid, status))
@@ -132,14 +149,16 @@ class Requests:
                 ids = tuple(task.id for task in tasks)
                 self._telling.wait_for(connection, rid, ids, chunks=True, look_up=old)
 
+        by_rules = self._rules.at(self._ids.now_ms())
         if request.atomic:
-            graphrequests.hand_in(self._desk, connection, request, self._queues.names, reply)
+            names = self._queues.names
+            graphrequests.hand_in(self._desk, connection, request, names, by_rules, reply)
             return
         checked: list[TaskSpec] = []
         refused: dict[int, ErrorInfo] = {}
         for place, spec in enumerate(request.tasks):
             try:
-                checked.append(check_task(spec, connection.tenant, self._queues.names))
+                checked.append(check_task(spec, connection.tenant, self._queues.names, by_rules))
             except InvalidRequest as error:
                 refused[place] = ErrorInfo(error.code, str(error))
 
@@ -160,11 +179,18 @@ class Requests:
     def _get(self, connection: Connection, rid: int, id: str) -> None:
         def then(found: dict[str, Answer]) -> None:
             answer = found.get(id)
-            connection.reply(
-                wire.AnswerReply(rid, answer)
-                if answer is not None
-                else wire.refusal(rid, unknown_task(id))
-            )
+            if answer is None:
+                connection.reply(wire.refusal(rid, unknown_task(id)))
+                return
+            if answer.task.state not in (TaskState.PENDING, TaskState.RUNNING):
+                connection.reply(wire.AnswerReply(rid, answer))
+                return
+
+            def tell(standing: Standing | None) -> None:
+                eta = None if standing is None else self._pace.of(standing, self._ids.now_ms())
+                connection.reply(wire.AnswerReply(rid, answer, eta))
+
+            self._desk.ask(connection, rid, FetchStanding(connection.tenant, id), tell)
 
         self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, (id,)), then)
 
@@ -186,6 +212,20 @@ class Requests:
         after = stored(request.after)
         write = p.CancelTasks(connection.tenant, request.ids, request.job, after, connection.by)
         settle(self._desk, connection, request.rid, write)
+
+    def _edit(self, connection: Connection, request: wire.Edit) -> None:
+        rid, ids = request.rid, tuple(dict.fromkeys(request.ids))
+        check_count("ids", len(ids))
+        write = edit_of(request, ids, connection.tenant, connection.by)
+
+        def then(_: None) -> None:
+            def tell(found: dict[str, Answer]) -> None:
+                tasks = tuple(found[id].task for id in ids if id in found)
+                connection.reply(wire.TaskPage(rid, tasks))
+
+            self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, ids), tell)
+
+        self._desk.commit(connection, rid, write, then)
 
     def _events(self, connection: Connection, request: wire.GetEvents) -> None:
         limit = min(max(1, request.limit), wire.PAGE_MAX)
@@ -239,7 +279,8 @@ class Requests:
         self._desk.commit(connection, request.rid, write, then)
 
     def _submit_lines(self, connection: Connection, request: wire.SubmitLines) -> None:
-        lines = check_lines(request.lines, connection.tenant, self._queues.names)
+        by_rules = self._rules.at(self._ids.now_ms())
+        lines = check_lines(request.lines, connection.tenant, self._queues.names, by_rules)
         self._desk.commit(
             connection,
             request.rid,

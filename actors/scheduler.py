@@ -33,6 +33,7 @@ from actors.messages import (
 )
 from actors.policy.agenda import Agenda
 from actors.policy.backlog import Reading
+from actors.policy.pace import Pace
 from runtime.actor import Actor, Statistics
 from runtime.alarm import Alarm
 from runtime.bell import Signal
@@ -90,8 +91,9 @@ class Scheduler(Actor[SchedulerMessage]):
         batchers: dict[str, Mailbox[Any]],
         agenda: Agenda,
         clock: Clock,
+        pace: Pace,
     ) -> None:
-        """`agenda`: a new one, of which nobody else knows."""
+        """`agenda`: a new one, of which nobody else knows; `pace` outlives us, others read it."""
         super().__init__(mailbox)
         self._missed = missed
         """Set when the persister had news for us and our mailbox was full."""
@@ -102,6 +104,7 @@ class Scheduler(Actor[SchedulerMessage]):
         self._alarm = Alarm(clock, Signal(mailbox.bell))
         self.alarms.append(self._alarm)
         self._agenda = agenda
+        self._pace = pace
         self._look: _Barrier | _Look | None = None
         """How far we are with asking what there is; answers to earlier questions are void."""
         self._lost = True
@@ -118,8 +121,9 @@ class Scheduler(Actor[SchedulerMessage]):
 
     def handle(self, message: SchedulerMessage) -> None:
         match message:
-            case TasksMoved(ready, left):
-                self._agenda.moved(ready, left)
+            case TasksMoved(ready, left, gone):
+                self._agenda.moved(ready, left, gone)
+                self._pace.stopped(left, self._clock.monotonic(), self._agenda.waits)
             case WantTasks(batcher, term, count):
                 earlier = self._demand[batcher] if term == self._terms[batcher] else 0
                 self._terms[batcher] = term
@@ -184,6 +188,8 @@ class Scheduler(Actor[SchedulerMessage]):
         else:
             tasks = cast("tuple[ClaimedTask, ...]", answer)
             self._agenda.not_claimed(set(claim.seqs) - {task.seq for task in tasks})
+            claimed = {task.seq: task.lane for task in tasks}
+            self._pace.began(claimed, self._clock.monotonic())
         if claim.term == self._terms[claim.batcher]:
             self._demand[claim.batcher] += len(claim.seqs) - len(tasks)
         if tasks:
@@ -206,6 +212,7 @@ class Scheduler(Actor[SchedulerMessage]):
         if reply is None:
             return
         self._lost, self._look = False, look
+        self._pace.lost_count()
         self._agenda.lost_count(seq for claim in self._claims.values() for seq in claim.seqs)
         await self._persister.put(Commit(ClaimTasks("", ()), reply))
 

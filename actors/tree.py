@@ -29,6 +29,8 @@ from actors.breakers import BreakerMemory
 from actors.drillparts import Parts
 from actors.messages import Drain, TextsArrived
 from actors.policy.agenda import Agenda
+from actors.policy.pace import Pace
+from actors.policy.priority import PriorityRules
 from actors.policy.refusal import refusal
 from actors.policy.rules import ConfiguredRules
 from actors.queues import Queues
@@ -174,6 +176,7 @@ class Tree:
             ],
             replicas=True,
         )
+        self._pace = Pace()
         self._queues = Queues(config.queues, config.engine.what, self._engine_hosts.children, clock)
         manager = self._world.manager
         self._root = supervisor(
@@ -203,6 +206,8 @@ class Tree:
             self._refusing,
             self._world.ids,
             self._queues,
+            PriorityRules(self._config),
+            self._pace,
             self._world.clock,
             self._at.drills if self._config.drills else None,
         )
@@ -270,6 +275,7 @@ class Tree:
             self._at.batchers,
             Agenda(self._config.scheduler.policy, ConfiguredRules(self._config)),
             self._world.clock,
+            self._pace,
         )
 
     def _batcher_spec(self, number: int) -> ChildSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from autoglm.errors import UsageError
+from autoglm.spec import NO_DEADLINE, NUMBER_MAX
 from autoglm.text import duration_s
 from autoglm.types import PRIORITY_LEAST_URGENT, PRIORITY_MOST_URGENT, TaskState
 
@@ -23,6 +24,27 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
     return int(text)
+
+
+def number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= NUMBER_MAX:  # NaN is within nothing
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to {NUMBER_MAX}")
+    return value
+
+
+def factor(text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=NUMBER, e.g. urgency_score=8")
+    return name, number(value)
+
+
+def deadline(text: str) -> float | str:
+    return text if text == NO_DEADLINE else duration(text)
 
 
 def duration(text: str) -> float:

@@ -25,7 +25,7 @@ from autoglm.ids import Ids
 from autoglm.jsonline import BadLine, parse_object
 from autoglm.spec import check, messages_of, moment_ms, span_s
 from autoglm.text import one_line
-from autoglm.types import PRIORITY_DEFAULT, ErrorInfo, Sampling, TaskSpec
+from autoglm.types import ErrorInfo, Sampling, TaskSpec
 from autoglm.wire import JobLine
 
 CHAT_URL = "/v1/chat/completions"
@@ -39,10 +39,12 @@ class _Extras(msgspec.Struct, frozen=True):
     """What every form may say about its task."""
 
     custom_id: str | None = None
-    priority: int = PRIORITY_DEFAULT
+    priority: int | None = None
     tenant: str = "default"
-    queue: str = "normal"
+    queue: str | None = None
     kind: str | None = None
+    weight: float | None = None
+    factors: dict[str, float] = {}
     key: str | None = None
     deadline: float | str | None = None
     expires: float | str | None = None
@@ -168,6 +170,8 @@ class LineParser:
             expires_at=moment_ms("expires", extras.expires, now_ms),
             max_attempts=extras.max_attempts,
             attempt_timeout_s=span_s("attempt_timeout", extras.attempt_timeout),
+            weight=extras.weight,
+            factors=extras.factors,
             **content,
         )
         check(spec)

@@ -18,7 +18,7 @@ from typing import NoReturn, cast
 
 import anyio
 
-from autoglm import __version__, argtypes, commands, dead, drilling, pruning, queues
+from autoglm import __version__, argtypes, commands, dead, drilling, editing, pruning, queues
 from autoglm.errors import AutoGLMError
 from autoglm.options import add_submit_options
 from autoglm.text import one_line
@@ -91,6 +91,8 @@ def build_parser(extra: Iterable[Extra] = ()) -> Parser:
     _add_get(subparsers)
     _add_list(subparsers)
     _add_cancel(subparsers)
+    edit = add_command(subparsers, "edit", editing.SUMMARY, _async(editing.edit))
+    editing.add_edit_options(edit)
     add_command(subparsers, "status", "show what the server is doing", _async(commands.status))
     add_command(subparsers, "top", "watch the server at work", _top)
     _add_events(subparsers)

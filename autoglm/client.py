@@ -18,7 +18,9 @@ import anyio
 from autoglm import wire
 from autoglm.deadletters import DeadLetters
 from autoglm.drills import Drills
+from autoglm.editclient import EditCalls
 from autoglm.errors import AutoGLMError, NotFound, ProtocolError
+from autoglm.etaclient import EtaCalls
 from autoglm.graphclient import GraphCalls
 from autoglm.ids import Ids
 from autoglm.mapping import Mapping
@@ -34,7 +36,7 @@ from autoglm.types import Answer, Event, Result, Status, Task, TaskState
 EVENTS_POLL_S = 0.2
 
 
-class Client(QueueCalls, GraphCalls):
+class Client(QueueCalls, GraphCalls, EditCalls, EtaCalls):
     """One connection to a server, shared by any number of concurrent calls.
 
         async with Client() as client:

@@ -53,13 +53,14 @@ async def submit(arguments: argparse.Namespace) -> int:
 
 async def get(arguments: argparse.Namespace) -> int:
     async with client_of(arguments) as client:
-        answer = await client.answer(arguments.id, wait=arguments.wait)
-    if arguments.wait:
-        return _finish(answer, as_json=arguments.json)
+        if arguments.wait:
+            answer = await client.answer(arguments.id, wait=True)
+            return _finish(answer, as_json=arguments.json)
+        answer, eta = await client.look(arguments.id)
     if arguments.json:
-        _print_json(shown(answer.task, answer.result))
+        _print_json(shown(answer.task, answer.result, eta))
     else:
-        _print(describe(answer, paint_for(sys.stdout)))
+        _print(describe(answer, paint_for(sys.stdout), eta))
     return 0
 
 

@@ -11,7 +11,8 @@
     │   ├── ServerUnavailable    shutting down, or a part of it restarts; `retry_after`
     │   │   └── EngineUnavailable    no engine can serve, and the queue says not to wait for one
     │   ├── NotFound             no such task or job (or it is another tenant's)
-    │   ├── Conflict             same key with other content; OUT belongs to another job
+    │   ├── Conflict             same key with other content; OUT belongs to another job; what is
+    │   │                        to be edited runs, has ended or is at another version
     │   └── ProtocolError        the other side does not speak this protocol version
     └── TaskError                the task itself ended without an answer                exit 1
         ├── TaskDead             failed for good: `task.error` says why

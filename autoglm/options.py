@@ -7,7 +7,12 @@ from pathlib import Path
 
 from autoglm import argtypes
 from autoglm.spec import AFTER_FAILURES
-from autoglm.types import PRIORITY_DEFAULT, PRIORITY_LEAST_URGENT, PRIORITY_MOST_URGENT
+from autoglm.types import (
+    PRIORITY_DEFAULT,
+    PRIORITY_LEAST_URGENT,
+    PRIORITY_MOST_URGENT,
+    QUEUE_DEFAULT,
+)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -42,14 +47,25 @@ def add_submit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--priority",
         type=argtypes.priority,
-        default=PRIORITY_DEFAULT,
         metavar=f"{PRIORITY_MOST_URGENT}-{PRIORITY_LEAST_URGENT}",
-        help=f"smaller is more urgent (default {PRIORITY_DEFAULT})",
+        help=f"smaller is more urgent (default: by the server's rules, or {PRIORITY_DEFAULT})",
     )
     parser.add_argument("--tenant", default="default", help="on whose behalf")
     parser.add_argument("--key", help="the same key with the same content is the same task")
-    parser.add_argument("--queue", default="normal")
-    parser.add_argument("--kind", help="what sort of work it is")
+    parser.add_argument("--queue", help=f"default: by the kind, or {QUEUE_DEFAULT}")
+    parser.add_argument("--kind", help="what sort of work it is, for the server's rules")
+    parser.add_argument(
+        "--weight", type=argtypes.number, metavar="0-10", help="what it is worth, for the rules"
+    )
+    parser.add_argument(
+        "--factor",
+        dest="factors",
+        type=argtypes.factor,
+        action="append",
+        default=[],
+        metavar="NAME=0-10",
+        help="a number that the server's rules know; may be repeated",
+    )
     parser.add_argument("--system", metavar="TEXT", help="the system message")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="end the answer there")
     parser.add_argument("--temperature", type=float, metavar="X")

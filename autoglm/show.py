@@ -13,6 +13,7 @@ from typing import TextIO
 import msgspec
 
 from autoglm.degrade import IN_WORDS, QueueStatus
+from autoglm.eta import Eta
 from autoglm.text import clock_time, in_words, one_line, printable
 from autoglm.types import (
     ActorStatus,
@@ -54,6 +55,7 @@ class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
     state: TaskState
     task: Task
     result: Output | None = None
+    eta: Eta | None = None
 
 
 def paint_for(stream: TextIO) -> Paint:
@@ -62,8 +64,8 @@ def paint_for(stream: TextIO) -> Paint:
     return Paint(stream.isatty() and not plain)
 
 
-def shown(task: Task, result: Output | None = None) -> Shown:
-    return Shown(task.id, task.state, task, result)
+def shown(task: Task, result: Output | None = None, eta: Eta | None = None) -> Shown:
+    return Shown(task.id, task.state, task, result, eta)
 
 
 def task_header(paint: Paint) -> str:
@@ -105,7 +107,7 @@ def event_line(event: Event, paint: Paint) -> str:
     return paint(line + who, STATE_COLOURS.get(event.to_state))
 
 
-def describe(answer: Answer, paint: Paint) -> str:
+def describe(answer: Answer, paint: Paint, eta: Eta | None = None) -> str:
     """A task in full, its answer's text at the end."""
     task, result = answer.task, answer.result
     moments = {
@@ -129,6 +131,7 @@ def describe(answer: Answer, paint: Paint) -> str:
         **{name: clock_time(at) if at else None for name, at in moments.items()},
         "waits for": ", ".join(task.waits_for),
         "after": "runs however those end" if task.after_failure == "run" else None,
+        **_expected(eta),
         "error": f"{task.error.message} ({task.error.code})" if task.error else None,
         "degraded": IN_WORDS.get(task.degraded or ""),
     }
@@ -142,6 +145,19 @@ def describe(answer: Answer, paint: Paint) -> str:
         f"{paint(f'{name:10}', 'bold')}{one_line(value)}" for name, value in facts.items() if value
     ]
     return "\n".join([*lines, "", printable(result.text)] if result else lines)
+
+
+def _expected(eta: Eta | None) -> dict[str, str | None]:
+    """An estimate, in words that say that it is one."""
+    if eta is None:
+        return {}
+    least = "at least " if eta.at_least else "about "
+    starts, finishes = eta.starts_in_s, eta.finishes_in_s
+    return {
+        "ahead": f"{'at least ' if eta.at_least else ''}{eta.ahead}" if starts != 0 else None,
+        "starts": f"in {least}{in_words(starts)}" if starts else None,
+        "ends": f"in {least}{in_words(finishes)}" if finishes is not None else None,
+    }
 
 
 def describe_status(status: Status, paint: Paint, now_ms: int) -> str:

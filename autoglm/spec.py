@@ -15,7 +15,6 @@ from autoglm.errors import InvalidRequest, UsageError
 from autoglm.graph import AfterFailure
 from autoglm.text import duration_s, one_line
 from autoglm.types import (
-    PRIORITY_DEFAULT,
     PRIORITY_LEAST_URGENT,
     PRIORITY_MOST_URGENT,
     Message,
@@ -30,6 +29,11 @@ Prompt = str | Sequence[Message | Mapping[str, Any]]
 NAME_CHARS_MAX = 200
 STOPS_MAX = 16
 AFTER_FAILURES = get_args(AfterFailure)
+FACTORS_MAX = 16
+NUMBER_MAX = 10
+"""Of a weight or a factor; the least is 0."""
+NO_DEADLINE = "none"
+"""What takes a deadline away in an edit."""
 AFTER_MAX = 4096
 """Tasks that one task may wait for: each is looked up when it is stored."""
 ATTEMPTS_MAX = 1000
@@ -60,15 +64,19 @@ class TaskOptions(TypedDict, total=False):
     before the messages. `attempt_timeout`, also in seconds or words, is what one attempt may take,
     and after `max_attempts` failures there is no other; the server's own limits if not given.
     `sampling` carries the rarer settings; those named here win over it.
-    `stream` says that somebody will follow the answer as it is written. `after` names tasks, by id
-    or as they are, that must succeed first; with `after_failure` "run" they must only have ended.
+    `priority` and `queue` of None are for the server's rules to choose, by `kind`, `weight` and
+    `factors` (numbers from 0 to 10). `stream` says that somebody will follow the answer as it is
+    written. `after` names tasks, by id or as they are, that must succeed first; with
+    `after_failure` "run" they must only have ended.
     """
 
-    priority: int
+    priority: int | None
     key: str | None
     tenant: str
-    queue: str
+    queue: str | None
     kind: str | None
+    weight: float | None
+    factors: Mapping[str, float] | Iterable[tuple[str, float]]
     after: str | Iterable[str | Task | TaskSpec]
     after_failure: AfterFailure
     deadline: float | str | None
@@ -90,11 +98,13 @@ def task_spec(
     *,
     id: str,
     now_ms: int,
-    priority: int = PRIORITY_DEFAULT,
+    priority: int | None = None,
     key: str | None = None,
     tenant: str = "default",
-    queue: str = "normal",
+    queue: str | None = None,
     kind: str | None = None,
+    weight: float | None = None,
+    factors: Mapping[str, float] | Iterable[tuple[str, float]] = (),
     after: str | Iterable[str | Task | TaskSpec] = (),
     after_failure: AfterFailure = "cancel",
     deadline: float | str | None = None,
@@ -134,6 +144,8 @@ def task_spec(
         stream=stream,
         max_attempts=max_attempts,
         attempt_timeout_s=span_s("attempt_timeout", attempt_timeout),
+        weight=weight,
+        factors=dict(factors),
     )
     check(spec)
     return spec
@@ -168,11 +180,8 @@ def span_s(option: str, duration: float | str | None) -> float | None:
 
 def check(spec: TaskSpec) -> None:
     """Raises InvalidRequest for what no server takes, naming the field."""
-    if not PRIORITY_MOST_URGENT <= spec.priority <= PRIORITY_LEAST_URGENT:
-        raise InvalidRequest(
-            f"priority {spec.priority}: from {PRIORITY_MOST_URGENT} (most urgent)"
-            f" to {PRIORITY_LEAST_URGENT} (least)",
-        )
+    if spec.priority is not None:
+        check_priority(spec.priority)
     for field in ("tenant", "queue", "kind", "key"):
         value = getattr(spec, field)
         if value is not None:
@@ -183,16 +192,43 @@ def check(spec: TaskSpec) -> None:
         raise InvalidRequest(f"after {spec.id}: a task can't wait for itself")
     if spec.after_failure not in AFTER_FAILURES:
         raise InvalidRequest(f"after_failure: {' or '.join(AFTER_FAILURES)}")
-    for field in ("deadline_at", "expires_at"):
-        value = getattr(spec, field)
-        if value is not None and not 0 <= value <= TIME_MS_MAX:
-            raise InvalidRequest(f"{field} {value} is no time in Unix milliseconds")
+    check_moment("deadline_at", spec.deadline_at)
+    check_moment("expires_at", spec.expires_at)
+    _check_numbers(spec)
     attempts, timeout_s = spec.max_attempts, spec.attempt_timeout_s
     if attempts is not None and not 1 <= attempts <= ATTEMPTS_MAX:
         raise InvalidRequest(f"max_attempts {attempts}: from 1 to {ATTEMPTS_MAX}")
     if timeout_s is not None and not 0 < timeout_s <= TIMEOUT_S_MAX:  # NaN is within nothing
         raise InvalidRequest(f"attempt_timeout_s {timeout_s}: above 0 to {TIMEOUT_S_MAX} seconds")
     _check_sampling(spec.sampling)
+
+
+def check_priority(priority: int) -> None:
+    """Raises InvalidRequest for one that there is not."""
+    if not PRIORITY_MOST_URGENT <= priority <= PRIORITY_LEAST_URGENT:
+        raise InvalidRequest(
+            f"priority {priority}: from {PRIORITY_MOST_URGENT} (most urgent)"
+            f" to {PRIORITY_LEAST_URGENT} (least)",
+        )
+
+
+def check_moment(field: str, at_ms: int | None) -> None:
+    """Raises InvalidRequest for what is no time."""
+    if at_ms is not None and not 0 <= at_ms <= TIME_MS_MAX:
+        raise InvalidRequest(f"{field} {at_ms} is no time in Unix milliseconds")
+
+
+def _check_numbers(spec: TaskSpec) -> None:
+    if len(spec.factors) > FACTORS_MAX:
+        raise InvalidRequest(f"factors: at most {FACTORS_MAX}, not {len(spec.factors)}")
+    for name in spec.factors:
+        check_name("a factor's name", name)
+    numbers = {f"factor {one_line(name, 40)}": value for name, value in spec.factors.items()}
+    if spec.weight is not None:
+        numbers["weight"] = spec.weight
+    for name, value in numbers.items():
+        if not 0 <= value <= NUMBER_MAX:  # NaN is within nothing
+            raise InvalidRequest(f"{name} {value}: from 0 to {NUMBER_MAX}")
 
 
 def check_name(field: str, value: str) -> None:

@@ -61,6 +61,7 @@ _ALIASES = {
 PRIORITY_MOST_URGENT = 0
 PRIORITY_LEAST_URGENT = 9
 PRIORITY_DEFAULT = 5
+QUEUE_DEFAULT = "normal"
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -102,8 +103,10 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt: str | None = None
     sampling: Sampling = Sampling()
     tenant: str = "default"
-    queue: str = "normal"
-    priority: int = PRIORITY_DEFAULT
+    queue: str | None = None
+    """None: what the server's rules say of the kind, or `normal`."""
+    priority: int | None = None
+    """None: what the server's rules say, or 5."""
     kind: str | None = None
     key: str | None = None
     """Unique per tenant: same key and same content is the same task, other content a conflict."""
@@ -120,6 +123,10 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """Failures after which it is dead; None: the server's `retry.max_attempts`."""
     attempt_timeout_s: float | None = None
     """How long one attempt may take; None: the server's `retry.attempt_timeout_s`."""
+    weight: float | None = None
+    """What it is worth to its business, 0 to 10: for the rules alone."""
+    factors: dict[str, float] = {}
+    """Numbers from 0 to 10, by the names that the server's rules give them."""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -171,6 +178,8 @@ class Task(msgspec.Struct, frozen=True):
     """Of a more urgent task that waits for it: it runs as if this were its own."""
     waits_for: tuple[str, ...] = ()
     """The first tasks that it is blocked by."""
+    version: int = 0
+    """Another number after every change of it: what `edit` can insist on."""
 
 
 class Output(msgspec.Struct, frozen=True):

@@ -14,9 +14,19 @@ from typing import Annotated, Any, Literal, TypeGuard, TypeVar, cast
 
 import msgspec
 
-from autoglm.errors import ConfigError, UsageError
-from autoglm.text import duration_s, one_line
+from autoglm.errors import ConfigError
+from autoglm.text import one_line
 from runtime.breaker import BreakerOptions
+from runtime.duration import Duration, decode_duration
+from runtime.priorityconfig import (
+    Condition,
+    KindRule,
+    Share,
+    check_rules,
+    rule_sections,
+    with_shares,
+    written_out,
+)
 from runtime.queueconfig import QueueConfig, TenantConfig, sections, with_built_in
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -97,23 +107,6 @@ class RetryConfig(_Section, frozen=True):
     attempt_timeout_s: PositiveSeconds = 300
 
 
-class Duration:
-    """A time span, written as `90`, `30s`, `10m`, `2h`, `30d`."""
-
-    def __init__(self, value: float | str) -> None:
-        """Raises UsageError for what is no duration."""
-        self.ms = int(duration_s(value) * 1000)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Duration) and self.ms == other.ms
-
-    def __hash__(self) -> int:
-        return hash(self.ms)
-
-    def __repr__(self) -> str:
-        return f"<Duration {self.ms} ms>"
-
-
 class RetentionConfig(_Section, frozen=True):
     """`retention`: how long what has ended is kept. null: for ever."""
 
@@ -154,6 +147,12 @@ class Config(_Section, frozen=True):
     """Whether the operator may rehearse failures on this server."""
     queues: dict[str, QueueConfig] = msgspec.field(default_factory=lambda: with_built_in({}))
     tenants: dict[str, TenantConfig] = {}
+    priority_rules: dict[str, KindRule] = {}
+    """By kind: its priority, or a section."""
+    priority_conditions: tuple[Condition, ...] = ()
+    """The first that holds of a task gives it its priority."""
+    priority_factors: dict[str, Share] = {}
+    """How much each named number of a task counts towards its priority."""
 
 
 _NOT_YAML = (
@@ -164,7 +163,6 @@ _NOT_YAML = (
 that is not of the type its tag names, such as `!!timestamp x`.
 """
 _LATER = {
-    "priority_rules": "priority by kind",
     "callback_url": "callbacks",
 }
 
@@ -182,26 +180,22 @@ def load(file: Path | None = None, settings: Iterable[str] = ()) -> Config:
         for path, section in sections(name, tree.get(name)).items():
             _refuse_unknown(section, kind, path)
             _convert(section, kind, path)
+    tree = written_out(tree)
+    for path, section, kind in rule_sections(tree):
+        _refuse_unknown(section, kind, path)
+        _convert(section, kind, path)
     config = _convert(tree, Config)
-    return msgspec.structs.replace(config, queues=with_built_in(config.queues))
+    rules = config.priority_rules
+    queues = with_built_in(with_shares(config.queues, rules))
+    check_rules(rules, config.priority_conditions, config.priority_factors, queues)
+    return msgspec.structs.replace(config, queues=queues)
 
 
 def _convert(tree: Mapping[str, Any], section: type[S], path: str = "") -> S:
     try:
-        return msgspec.convert(tree, section, strict=False, dec_hook=_decode)
+        return msgspec.convert(tree, section, strict=False, dec_hook=decode_duration)
     except msgspec.ValidationError as error:
         raise ConfigError(f"configuration: {path}{_readable(str(error))}") from None
-
-
-def _decode(kind: type, value: object) -> object:
-    """Values that msgspec does not know. Raises ValueError, to which it adds the key's path."""
-    assert kind is Duration, kind
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("expected a duration such as 30d, or null")
-    try:
-        return Duration(value)
-    except UsageError as error:
-        raise ValueError(str(error)) from None
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ import msgspec
 from actors.connection import Connection
 from actors.frontdoor import Frontdoor
 from actors.messages import Ask, Commit, GetStatus, Refused, TasksEnded
+from actors.policy.pace import Pace
+from actors.policy.priority import PriorityRules
 from actors.policy.rank import ranker
 from actors.queues import Queues
 from actors.requests import Requests
@@ -25,6 +27,7 @@ from autoglm import wire
 from autoglm.errors import AutoGLMError, ProtocolError
 from autoglm.ids import Ids
 from runtime.bell import Bell, Signal
+from runtime.config import Config
 from runtime.mailbox import Mailbox
 from runtime.queueconfig import with_built_in
 from runtime.store.jobprotocol import OpenJob
@@ -101,7 +104,8 @@ class Door:
         clock = _StillClock()
         frontdoor = Frontdoor(
             *(box, Signal(Bell()), _nobody, persister, reader, monitor, _welcome),
-            *(_taken, self._ids, Queues(with_built_in({}), "none", (), clock), clock),
+            *(_taken, self._ids, Queues(with_built_in({}), "none", (), clock)),
+            *(PriorityRules(Config()), Pace(), clock),
         )
         connection = Heard(frontdoor.requests)
         ended = None

@@ -31,6 +31,8 @@ _SPEC = TaskSpec(
     deadline_at=1,
     expires_at=2,
     stream=True,
+    weight=6.5,
+    factors={"urgency_score": 8},
 )
 _PLAIN = TaskSpec("2" * 26, prompt="hello")
 REQUESTS: tuple[wire.Request, ...] = (
@@ -43,6 +45,8 @@ REQUESTS: tuple[wire.Request, ...] = (
     wire.ListTasks(8, tuple(TaskState), "t", "job", 5, 100),
     wire.Cancel(9, ("2" * 26,), "job"),
     wire.Cancel(10, ("2" * 26, "nothing")),
+    wire.Edit(26, ("2" * 26,), 3, 5, version=1),
+    wire.Edit(27, ("2" * 26, "nothing"), no_deadline=True),
     wire.GetStatus(11),
     wire.GetEvents(12, 3, "2" * 26, 10),
     wire.OpenJob(13, "/out", "input", "options", fresh=True),

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.policy.admission import LINE_MAX, check_lines, check_task
+from actors.policy.admission import LINE_MAX, check_lines, check_task, edit_of
 from autoglm.errors import InvalidRequest
-from autoglm.spec import AFTER_MAX, NAME_CHARS_MAX, STOPS_MAX, TIME_MS_MAX
+from autoglm.given import priority_of
+from autoglm.spec import AFTER_MAX, FACTORS_MAX, NAME_CHARS_MAX, STOPS_MAX, TIME_MS_MAX
 from autoglm.types import ErrorInfo, Message, Sampling, TaskSpec
-from autoglm.wire import TASKS_PER_SUBMIT_MAX, JobLine
+from autoglm.wire import TASKS_PER_SUBMIT_MAX, Edit, JobLine
 from runtime.queueconfig import QUEUES
 
 ID = "0" * 26
@@ -58,6 +59,11 @@ def test_a_queue_that_nobody_made_is_refused_with_the_nearest_one(queue: str, sa
         (spec(id="-" * 26), "id"),
         (spec(priority=-1), "priority"),
         (spec(priority=10), "priority"),
+        (spec(weight=10.5), "weight"),
+        (spec(weight=float("nan")), "weight"),
+        (spec(factors={"a": -1}), "factor a"),
+        (spec(factors={"": 1}), "factor's name"),
+        (spec(factors={str(n): 1 for n in range(FACTORS_MAX + 1)}), "factors"),
         (spec(prompt=None), "messages or a prompt"),
         (spec(messages=(Message("user", "x"),)), "messages or a prompt"),
         (spec(tenant=""), "tenant"),
@@ -138,7 +144,9 @@ FLOATS = st.none() | st.floats()
             stop=st.lists(st.text(), max_size=20).map(tuple),
         ),
         tenant=st.text(max_size=3),
-        priority=st.integers(-(2**63), 2**64 - 1),
+        priority=NUMBERS,
+        weight=FLOATS,
+        factors=st.dictionaries(st.text(max_size=3), st.floats(), max_size=2),
         key=st.none() | st.text(max_size=3),
         deadline_at=NUMBERS,
         expires_at=NUMBERS,
@@ -151,7 +159,23 @@ def test_every_task_is_taken_or_refused_with_a_sentence(task: TaskSpec, tenant: 
     except InvalidRequest:
         return
     else:
-        assert 0 <= taken.priority <= 9
+        assert 0 <= priority_of(taken) <= 9
         assert all(
             at is None or 0 <= at <= TIME_MS_MAX for at in (taken.deadline_at, taken.expires_at)
         )
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (Edit(1, ("a",)), "say what to change"),
+        (Edit(1, (), 3), "at least one task"),
+        (Edit(1, ("a",), 10), "priority 10"),
+        (Edit(1, ("a",), deadline_at=-1), "deadline_at -1"),
+        (Edit(1, ("a",), deadline_at=5, no_deadline=True), "at once"),
+        (Edit(1, ("a", "b"), 3, version=5), "name one"),
+    ],
+)
+def test_an_edit_that_can_not_be_meant_is_refused(edit: Edit, named: str) -> None:
+    with pytest.raises(InvalidRequest, match=named):
+        edit_of(edit, edit.ids, None, None)

@@ -52,6 +52,12 @@ class Stage:
         self.pending[seq] = (lane, (rank - by, seq))
         self.agenda.moved({lane: [(rank - by, seq)]}, [])
 
+    def edit(self, seq: int, rank: int) -> None:
+        """It waits at another rank from now on."""
+        lane, old = self.pending[seq]
+        self.pending[seq] = (lane, (rank, seq))
+        self.agenda.moved({lane: [(rank, seq)]}, [], {lane: [old]})
+
     def end(self, seq: int, usage: Usage = Usage()) -> None:  # noqa: B008
         del self.running[seq]
         self.agenda.moved({}, [Left(seq, usage)])
@@ -106,6 +112,7 @@ STEPS = st.lists(
         st.tuples(
             st.sampled_from(["take", "end", "back", "hurry", "read", "ask"]), st.integers(0, 9)
         ),
+        st.tuples(st.just("edit"), st.integers(0, 20), st.integers(0, 20)),
     ),
     max_size=120,
 )
@@ -127,6 +134,8 @@ def test_whatever_happens_caps_hold_nothing_is_forgotten_and_no_slot_stays_idle(
                     lane = stage.running.pop(seq)
                     assert stage.may_run(lane), "over its cap"
                     stage.running[seq] = lane
+            case "edit" if stage.pending:
+                stage.edit(sorted(stage.pending)[int(what[0]) % len(stage.pending)], what[1])
             case "end" if stage.running:
                 stage.end(list(stage.running)[int(what[0]) % len(stage.running)], Usage(3, 4))
             case "back" if stage.running:
@@ -185,6 +194,37 @@ def test_a_lane_runs_in_the_order_of_its_ranks(policy: str, ranks: list[int]) ->
         order += stage.take(3)
     keys = [(ranks[seq - 1], seq) for seq in order]
     assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@given(
+    ranks=st.lists(st.integers(0, 50), min_size=1, max_size=30),
+    edits=st.lists(st.tuples(st.integers(0, 29), st.integers(0, 50)), max_size=30),
+)
+def test_a_lane_runs_in_the_order_of_its_ranks_as_edited(
+    policy: str, ranks: list[int], edits: list[tuple[int, int]]
+) -> None:
+    stage = Stage(policy)
+    for rank in ranks:
+        stage.arrive(("normal", "a"), rank)
+    stage.read()
+    for place, rank in edits:
+        stage.edit(place % len(ranks) + 1, rank)
+    wanted = sorted(key for _, key in stage.pending.values())
+    order: list[int] = []
+    while len(order) < len(ranks):
+        stage.read()
+        order += stage.take(3)
+    assert order == [seq for _, seq in wanted]
+
+
+def test_a_task_edited_while_it_is_being_claimed_is_not_taken_twice() -> None:
+    stage = Stage("mlfq", CAPPED)
+    seq = stage.arrive(("normal", "a"), 5)
+    assert stage.agenda.take(1) == (seq,)
+    stage.edit(seq, 9)
+    assert stage.agenda.take(9) == ()
+    assert stage.agenda.running == 1
 
 
 @pytest.mark.parametrize("policy", ["priority", "fifo"])

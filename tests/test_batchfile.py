@@ -174,6 +174,9 @@ REFUSED: list[tuple[bytes | dict[str, Any], str, str]] = [
     ({"prompt": "a", "priority": 12}, "invalid_value", "priority"),
     ({"prompt": "a", "priority": "high"}, "invalid_value", "priority"),
     ({"prompt": "a", "priority": True}, "invalid_value", "priority"),
+    ({"prompt": "a", "weight": 11}, "invalid_value", "weight"),
+    ({"prompt": "a", "factors": {"x": "high"}}, "invalid_value", "factors"),
+    ({"prompt": "a", "factors": {"x": 11}}, "invalid_value", "factor x"),
     ({"prompt": "a", "max_tokens": 0}, "invalid_value", "max_tokens"),
     ({"prompt": "a", "max_tokens": 1.5}, "invalid_value", "max_tokens"),
     ({"prompt": "a", "top_p": 0}, "invalid_value", "top_p"),
@@ -242,7 +245,20 @@ json_values = st.recursive(
 )
 FIELDS = (
     *("custom_id", "method", "url", "body", "messages", "prompt", "input", "task_id", "priority"),
-    *("system", "stop", "seed", "max_tokens", "deadline", "expires", "tenant", "role", "content"),
+    *(
+        "weight",
+        "factors",
+        "queue",
+        "system",
+        "stop",
+        "seed",
+        "max_tokens",
+        "deadline",
+        "expires",
+        "tenant",
+        "role",
+        "content",
+    ),
 )
 objects = st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=6)
 

@@ -17,6 +17,7 @@ COMMANDS: dict[str, list[str]] = {
     "get": ["id"],
     "list": [],
     "cancel": ["id"],
+    "edit": ["id", "--priority", "3"],
     "status": [],
     "top": [],
     "events": [],
@@ -177,3 +178,19 @@ def test_without_a_server_every_command_says_how_to_start_one(
     assert output.out == ""
     assert output.err.count("\n") == 1
     assert "autoglm serve" in output.err
+
+
+def test_factors_are_collected_and_a_deadline_can_be_taken_away() -> None:
+    given = parse("submit", "x", "--factor", "a=3", "--factor", "b=0.5", "--weight", "6")
+    assert (given.factors, given.weight) == ([("a", 3.0), ("b", 0.5)], 6.0)
+    assert parse("edit", "x", "y", "--deadline", "none").deadline == "none"
+    assert parse("edit", "x", "--deadline", "2h").deadline == 7200.0
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--factor", "a"), ("--factor", "=1"), ("--factor", "a=11"), ("--weight", "nan")]
+)
+def test_a_factor_or_a_weight_that_is_no_number_is_refused(
+    wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "argument --" in refusal(capsys, "submit", "x", *wrong)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from autoglm.errors import ConfigError
 from runtime.config import Config, Duration, RetentionConfig, load
+from runtime.priorityconfig import KindRule
+from runtime.queueconfig import QueueConfig
 
 
 def write(folder: Path, text: str) -> Path:
@@ -60,7 +62,7 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
     [
         ("batch.windwo_ms=1", "did you mean batch.window_ms?"),
         ("btach.window_ms=1", "did you mean batch?"),
-        ("zzz=1", "known here: batch, drills, engine, queues, retention, retry, scheduler"),
+        ("zzz=1", "known here: batch, drills, engine, priority_conditions, priority_factors,"),
         ("batch.window_ms=-1", "batch.window_ms: expected"),
         ("engine.max_num_seqs=0", "engine.max_num_seqs: expected"),
         ("engine.kind=llama", "engine.kind: invalid"),
@@ -84,6 +86,35 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
         ("queues.normal.degrade=default", "queues.normal.default_text is missing"),
         ("queues={'': {}}", "a name has from 1 to 200 characters"),
         ("scheduler.policy=best", "scheduler.policy: invalid"),
+        ("priority_rules=1", "priority_rules: expected"),
+        ("priority_rules.pay=12", "priority_rules.pay.priority: expected"),
+        ("priority_rules.pay=true", "priority_rules.pay.priority: expected"),
+        ("priority_rules.pay=high", "priority_rules.pay.priority: expected"),
+        ("priority_rules.pay=", "priority_rules.pay: expected a priority or a section"),
+        ("priority_rules.pay={}", "priority_rules.pay says nothing"),
+        ("priority_rules.pay={priorty: 1}", "did you mean priority_rules.pay.priority?"),
+        ("priority_rules.pay={share: 0}", "priority_rules.pay.share: expected"),
+        ("priority_rules.pay={share: .nan}", "priority_rules.pay.share: expected"),
+        ("priority_rules.pay={share: 2, queue: core}", "give it or queue"),
+        ("priority_rules.pay.queue=croe", "priority_rules.pay.queue: no queue croe"),
+        ("priority_rules.core.share=3", "set queues.core.weight"),
+        ("priority_rules={'': 1}", "a name has from 1 to 200 characters"),
+        ("priority_conditions=1", "priority_conditions: expected"),
+        ("priority_conditions=[1]", "priority_conditions[0]: expected a section"),
+        (
+            "priority_conditions=[{kind: a}]",
+            "priority_conditions[0].Object missing required field `priority`",
+        ),
+        ("priority_conditions=[{priority: 1}]", "priority_conditions[0] has no condition"),
+        ("priority_conditions=[{priority: 1, kid: a}]", "did you mean priority_conditions[0].kind"),
+        ("priority_conditions=[{priority: 1, queue: a}]", "priority_conditions[0].queue: no queue"),
+        (
+            "priority_conditions=[{priority: 1, deadline_within: soon}]",
+            "priority_conditions[0].deadline_within: no duration",
+        ),
+        ("priority_factors.a=0", "priority_factors"),
+        ("priority_factors.a=.nan", "priority_factors"),
+        ("priority_factors={'': 1}", "a name has from 1 to 200 characters"),
     ],
 )
 def test_a_wrong_setting_is_named(setting: str, said: str) -> None:
@@ -113,7 +144,12 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=8,
 )
-KEYS = st.sampled_from(["engine", "batch", "scheduler", "retry", "retention", "queues", "x"])
+KEYS = st.sampled_from(
+    [
+        *("engine", "batch", "scheduler", "retry", "retention", "queues", "x"),
+        *("priority_rules", "priority_conditions", "priority_factors"),
+    ]
+)
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=4))
@@ -147,4 +183,21 @@ def test_three_queues_are_there_without_being_configured_and_others_beside_them(
         "normal": "queue",
         "background": "queue",
         "mine": "cached",
+    }
+
+
+def test_a_kind_with_a_share_makes_a_queue_of_that_weight() -> None:
+    config = load(
+        settings=["priority_rules.pay={priority: 1, share: 40}", "queues.pay.max_running=2"]
+    )
+    assert config.queues["pay"] == QueueConfig(weight=40, max_running=2)
+    assert config.priority_rules == {"pay": KindRule(priority=1, share=40)}
+    said = refusal("priority_rules.pay.share=40", "queues.pay.weight=3")
+    assert "priority_rules.pay.share: queues.pay.weight says the same" in said
+
+
+def test_a_rule_is_a_number_or_a_section() -> None:
+    assert load(settings=["priority_rules={a: 1, b: {priority: 1}}"]).priority_rules == {
+        "a": KindRule(priority=1),
+        "b": KindRule(priority=1),
     }

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.policy.rank import HOUR_MS, ranker
+from autoglm.given import priority_of
 from autoglm.types import Task, TaskSpec
 from autoglm.wire import Accepted, ListTasks
 from runtime.store import blocked, urgency
@@ -410,7 +411,7 @@ def test_each_is_as_urgent_as_the_most_urgent_of_all_that_wait_for_it(
     own = {
         each.id: (
             ranking.rank(each, NOW if at_once else NOW + number * HOUR_MS // 2),
-            each.priority,
+            priority_of(each),
         )
         for number, each in enumerate(specs)
     }

@@ -10,12 +10,15 @@ import pytest
 
 from actors.frontdoor import Frontdoor
 from actors.messages import Ask, Commit, GetStatus, Refused, TasksEnded, TextsArrived
+from actors.policy.pace import Pace
+from actors.policy.priority import PriorityRules
 from actors.queues import Queues
 from autoglm import wire
 from autoglm.errors import AutoGLMError
 from autoglm.types import Answer, Output, Task, TaskSpec, TaskState, Usage
 from model.engine import Progress
 from runtime.bell import Signal
+from runtime.config import Config
 from runtime.mailbox import ActorDied, Mailbox
 from runtime.queueconfig import with_built_in
 from runtime.store import jobprotocol as jp
@@ -70,6 +73,8 @@ class Stage:
             lambda _: self.refusal,
             universe.ids("server"),
             Queues(with_built_in({}), "none", (), universe.clock),
+            PriorityRules(Config()),
+            Pace(),
             universe.clock,
         )
 
@@ -319,7 +324,7 @@ def test_garbage_ends_its_own_connection_with_a_reason(garbage: bytes) -> None:
         with pytest.raises(anyio.EndOfStream):
             await bad.stream.receive()
         await good.say(wire.Get(2, ID))
-        await stage.stored({ID: answer(TaskState.PENDING)})
+        await stage.stored({ID: answer(TaskState.SUCCEEDED)})
         assert isinstance(await good.hear(), wire.AnswerReply)
 
     play(scene)

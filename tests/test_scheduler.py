@@ -18,6 +18,7 @@ from actors.messages import (
     WantTasks,
 )
 from actors.policy.agenda import Agenda
+from actors.policy.pace import Pace
 from actors.policy.rules import ConfiguredRules
 from actors.scheduler import Scheduler
 from runtime.bell import Signal
@@ -42,7 +43,7 @@ class Stage:
         batchers = {"b": self.batcher, "other": Mailbox[Any](batcher_capacity)}
         self.scheduler = Scheduler(
             *(self.mailbox, self.missed, self.persister, self.reader, batchers),
-            *(Agenda("mlfq", ConfiguredRules(Config())), clock),
+            *(Agenda("mlfq", ConfiguredRules(Config())), clock, Pace()),
         )
 
     def room(self, batcher: str) -> int:

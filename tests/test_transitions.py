@@ -25,7 +25,7 @@ def test_whatever_has_not_ended_can_be_cancelled_and_can_expire(state: S) -> Non
 
 def test_only_a_running_task_succeeds_fails_or_dies() -> None:
     for after in (S.RETRYING, S.DEAD):
-        assert {before for before, to in LEGAL if to is after} == {S.RUNNING}
+        assert {before for before, to in LEGAL if to is after and before is not to} == {S.RUNNING}
     answered_without_an_engine = S.PENDING
     succeeding = {before for before, to in LEGAL if to is S.SUCCEEDED}
     assert succeeding == {S.RUNNING, answered_without_an_engine}
@@ -41,3 +41,8 @@ def test_every_state_can_be_reached_and_only_three_begin() -> None:
     assert {after for before, after in LEGAL if before is None} == {
         *(S.PENDING, S.BLOCKED, S.SCHEDULED),
     }
+
+
+def test_what_waits_can_be_edited_and_nothing_else_stays_what_it_is() -> None:
+    waiting = {S.SCHEDULED, S.BLOCKED, S.PAUSED, S.PENDING, S.RETRYING}
+    assert {state for state in S if legal(state, state)} == waiting

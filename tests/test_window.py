@@ -120,12 +120,34 @@ def test_a_refill_from_before_an_eviction_is_read_anew() -> None:
     assert take(window, 9) == keys(3, 30, 40, 50)
 
 
+def test_a_key_that_is_gone_is_not_handed_out_though_a_read_saw_it() -> None:
+    window = Window(10)
+    wanted = begins(window)
+    window.gone(keys(1))
+    window.arrived(keys(3))
+    window.refilled(wanted, keys(1, 2))
+    assert take(window, 9) == keys(2, 3)
+
+
+def test_a_key_that_went_and_came_back_is_there_once() -> None:
+    window = Window(10)
+    wanted = begins(window)
+    window.gone(keys(1))
+    window.arrived(keys(2))
+    window.gone(keys(2))
+    window.arrived(keys(1))
+    window.refilled(wanted, keys(1))
+    assert take(window, 9) == keys(1)
+
+
 @settings(max_examples=500, deadline=None)
 @given(
     keys_max=st.integers(2, 12),
     operations=st.lists(
         st.tuples(
-            st.sampled_from(["arrive", "arrive", "arrive", "take", "begin", "end", "fail", "cut"]),
+            st.sampled_from(
+                ["arrive", "arrive", "arrive", "edit", "take", "begin", "end", "fail", "cut"]
+            ),
             st.integers(0, 30),
         ),
         max_size=80,
@@ -137,6 +159,7 @@ def test_it_hands_out_the_backlog_in_order_with_none_forgotten_and_none_twice(
     window = Window(keys_max)
     pending: set[Key] = set()
     reading: tuple[Refill, list[Key]] | None = None
+    claimed: set[Key] = set()
     number = 0
     for name, value in operations:
         match name:
@@ -144,18 +167,25 @@ def test_it_hands_out_the_backlog_in_order_with_none_forgotten_and_none_twice(
                 number += 1
                 pending.add((value, number))
                 window.arrived([(value, number)])
+            case "edit" if pending:
+                old = sorted(pending)[value % len(pending)]
+                pending.discard(old)
+                pending.add((value, old[1]))
+                window.gone([old])
+                window.arrived([(value, old[1])])
             case "take":
                 before = sorted(pending)
                 taken = take(window, value % 4)
                 assert taken == before[: len(taken)], "not the most urgent first"
                 pending.difference_update(taken)
+                claimed.update(taken)
             case "begin" if reading is None and window.wants_refill():
                 wanted = begins(window)
                 reading = wanted, read(wanted, list(pending))
             case "end" if reading is not None:
                 # What was taken meanwhile can't be pending; the store's claim passes it over.
                 wanted, found = reading
-                window.refilled(wanted, [key for key in found if key in pending])
+                window.refilled(wanted, [key for key in found if key not in claimed])
                 reading = None
             case "fail" if reading is not None:
                 window.refill_failed(reading[0])

@@ -65,6 +65,7 @@ REQUESTS: list[wire.Request] = [
     wire.Forget(0, 4),
     wire.ListTasks(5, (TaskState.DEAD,), "t", "j", 7, 8),
     wire.Cancel(6, ("a", "b"), "job", 500),
+    wire.Edit(6, ("a", "b"), 3, 5, no_deadline=True, version=7),
     wire.GetStatus(7),
     wire.ListQueues(7),
     wire.SetQueue(8, "core", "default", "text", reset=True),

@@ -10,6 +10,8 @@ from actors.policy.shares import POLICIES, Rules
 from autoglm.types import Usage
 from runtime.store.protocol import Key, Lane, Left, Schedule
 
+_NONE: Mapping[Lane, Iterable[Key]] = {}
+
 
 class Agenda:
     def __init__(self, policy: str, rules: Rules, keys_max: int = KEYS_MAX) -> None:
@@ -18,10 +20,16 @@ class Agenda:
         self._shares = POLICIES[policy](rules, self._running)
         self._backlog = Backlog(self._shares, keys_max)
 
-    def moved(self, ready: Mapping[Lane, Iterable[Key]], left: Iterable[Left]) -> None:
-        """These became pending, those no longer run."""
+    def moved(
+        self,
+        ready: Mapping[Lane, Iterable[Key]],
+        left: Iterable[Left],
+        gone: Mapping[Lane, Iterable[Key]] = _NONE,
+    ) -> None:
+        """These became pending, those no longer run; before, `gone` became void."""
         for seq, usage in left:
             self._end(seq, usage)
+        self._backlog.gone(gone)
         self._backlog.arrived(ready)
 
     def take(self, count: int) -> tuple[int, ...]:
@@ -30,9 +38,11 @@ class Agenda:
         self._look()
         while len(taken) < count and (lane := self._shares.next()) is not None:
             _, seq = self._backlog.take(lane)
-            if seq not in self._running:  # or this key is older than the one it was taken by
-                taken.append(seq)
-                self._shares.charge(lane, self._running.begin(seq, lane))
+            if seq in self._running:
+                self._look()  # it was edited while it was being claimed: the key is an old one
+                continue
+            taken.append(seq)
+            self._shares.charge(lane, self._running.begin(seq, lane))
             self._look()
         return tuple(taken)
 
@@ -63,6 +73,10 @@ class Agenda:
     def read_failed(self, reading: Reading) -> None:
         """It could not be made: it will be wanted again."""
         self._backlog.read_failed(reading)
+
+    def waits(self, lane: Lane) -> bool:
+        """Whether more of the lane is pending, as far as is known."""
+        return lane in self._backlog
 
     @property
     def held(self) -> int:

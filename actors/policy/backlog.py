@@ -100,6 +100,14 @@ class Backlog:
         if self._keys > self._keys_max:
             self._make_room()
 
+    def gone(self, gone: Mapping[Lane, Iterable[Key]]) -> None:
+        """Under these keys nothing is pending any more."""
+        for lane, keys in gone.items():
+            if (window := self._lanes.get(lane)) is not None:
+                before = len(window)
+                window.gone(keys)
+                self._note(lane, window, before)
+
     def take(self, lane: Lane) -> Key:
         """The first key of `lane`, removed: it is about to be claimed."""
         window = self._lanes[lane]
@@ -180,6 +188,9 @@ class Backlog:
             window = self._lanes.get(lane)
             heads.append((lane, None if window is None else Head(window.head, len(window) > 0)))
         return heads
+
+    def __contains__(self, lane: Lane) -> bool:
+        return lane in self._lanes
 
     def __len__(self) -> int:
         return self._keys

@@ -15,6 +15,7 @@ and once it is overdue it goes before all that was submitted after the deadline.
 from __future__ import annotations
 
 from actors.policy.lengths import Lengths
+from autoglm.given import priority_of
 from autoglm.types import Message, TaskSpec
 from runtime.store.protocol import Answered
 from runtime.store.transaction import Ranking
@@ -36,7 +37,7 @@ class ByPriority:
     """By priority, age and deadline."""
 
     def rank(self, task: TaskSpec, logical_ms: int) -> int:
-        rank = logical_ms + task.priority * HOUR_MS - self.boost_ms(task)
+        rank = logical_ms + priority_of(task) * HOUR_MS - self.boost_ms(task)
         return rank if task.deadline_at is None else min(rank, task.deadline_at)
 
     def boost_ms(self, _task: TaskSpec) -> int:

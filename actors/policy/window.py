@@ -39,16 +39,27 @@ class Window:
         """
         self._meanwhile: list[Key] = []
         """Arrivals beyond the horizon since it began: it may not have seen them."""
+        self._gone: set[Key] = set()
+        """What became void since it began: it may have seen it still."""
 
     def arrived(self, keys: Iterable[Key]) -> None:
         """These became pending."""
         for key in keys:
+            self._gone.discard(key)
             if self._complete or (self._horizon is not None and key <= self._horizon):
                 self._insert(key)
             elif self._reading is not None:
                 self._meanwhile.append(key)
         if len(self._keys) > self.keys_max:
             self.keep(self.keys_max // 2)
+
+    def gone(self, keys: Iterable[Key]) -> None:
+        """Under these keys nothing is pending any more."""
+        void = set(keys)
+        self._keys = [key for key in self._keys if key not in void]
+        self._meanwhile = [key for key in self._meanwhile if key not in void]
+        if self._reading is not None:
+            self._gone |= void
 
     def take(self) -> Key:
         """The first key, removed: it is about to be claimed. Raises IndexError without any."""
@@ -71,7 +82,7 @@ class Window:
 
     def refill_begins(self, limit: int) -> Refill:
         """The read that is to be made now."""
-        self._meanwhile = []
+        self._meanwhile, self._gone = [], set()
         self._reading = Refill(self._horizon, limit)
         return self._reading
 
@@ -84,7 +95,7 @@ class Window:
             self._complete = True
         else:
             self._horizon = keys[-1]
-        self._keys = sorted({*self._keys, *keys})
+        self._keys = sorted({*self._keys, *keys} - self._gone)
         self.arrived(set(self._meanwhile).difference(keys))
 
     def refill_failed(self, refill: Refill) -> None:

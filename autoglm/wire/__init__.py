@@ -42,6 +42,7 @@ from autoglm.wire.replies import (
 )
 from autoglm.wire.requests import (
     Cancel,
+    Edit,
     EditDead,
     Follow,
     Forget,
@@ -81,6 +82,7 @@ __all__ = [
     "DeadPage",
     "DeadReply",
     "DrillReply",
+    "Edit",
     "EditDead",
     "Error",
     "EventPage",

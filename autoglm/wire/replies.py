@@ -7,6 +7,7 @@ import msgspec
 from autoglm.deadletter import DeadLetter, DeadLetterInFull
 from autoglm.degrade import QueueStatus
 from autoglm.errors import AutoGLMError
+from autoglm.eta import Eta
 from autoglm.types import Answer, ErrorInfo, Event, Status, Task
 from autoglm.wire.base import PROTOCOL_VERSION, Message
 from autoglm.wire.drills import CensusReply, DrillReply
@@ -41,7 +42,10 @@ class Submitted(Message, frozen=True, tag="submitted"):
 
 
 class AnswerReply(Message, frozen=True, tag="answer"):
+    """`eta`: where it was asked without waiting, of a task that is pending or runs."""
+
     answer: Answer | None = None
+    eta: Eta | None = None
 
 
 class Chunk(Message, frozen=True, tag="chunk"):

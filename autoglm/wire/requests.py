@@ -83,6 +83,19 @@ class Cancel(Message, frozen=True, tag="cancel"):
     after: int = 0
 
 
+class Edit(Message, frozen=True, tag="edit"):
+    """Give tasks that wait another priority or deadline, all of them or none. `version`: only if
+    the one task is still at it. What runs or has ended is a conflict. Answered by `tasks`.
+    """
+
+    ids: _List[str] = ()
+    priority: int | None = None
+    deadline_at: int | None = None
+    """None: as it is, or, with `no_deadline`, none."""
+    no_deadline: bool = False
+    version: int | None = None
+
+
 class GetStatus(Message, frozen=True, tag="status"):
     pass
 
@@ -215,6 +228,7 @@ Request = (
     | Forget
     | ListTasks
     | Cancel
+    | Edit
     | GetStatus
     | ListQueues
     | SetQueue

@@ -6,7 +6,8 @@ import sqlite3
 
 import msgspec
 
-from runtime.store.protocol import FetchBacklog, FetchSchedule, Key, Schedule
+from autoglm.types import TaskState
+from runtime.store.protocol import FetchBacklog, FetchSchedule, Key, Lane, Query, Schedule
 from runtime.store.transaction import all_rows
 
 _BEFORE_ALL: Key = (-(2**63), 0)
@@ -42,6 +43,37 @@ SELECT queue, tenant, rank, task.seq FROM head JOIN task ON task.seq = head.seq
 """
 """From one lane to the next by the index: as many steps as there are lanes, however many tasks."""
 
+AHEAD_MAX = 10_000
+"""How many of those before a task are counted, at most."""
+_STANDING = """
+SELECT state, queue, tenant, rank, seq, started_at FROM task
+WHERE id = ? AND (? IS NULL OR tenant = ?) AND state IN ('pending', 'running')
+"""
+_AHEAD = """
+SELECT count(*) FROM (
+    SELECT 1 FROM task
+    WHERE state = 'pending' AND queue = ? AND tenant = ? AND (rank, seq) < (?, ?) LIMIT ?
+)
+"""
+
+
+class FetchStanding(Query, frozen=True):
+    """Where a task stands in its lane. Result: `Standing`; None if it neither waits to be claimed
+    nor runs, or is another tenant's.
+    """
+
+    tenant: str | None
+    id: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    lane: Lane
+    running_since: int | None
+    """Unix ms; None: it is pending."""
+    ahead: int = 0
+    """Pending tasks of the lane before it, at most `AHEAD_MAX`."""
+
+
 _decode_keys = msgspec.json.Decoder(tuple[tuple[Key, ...], ...]).decode
 
 
@@ -57,3 +89,14 @@ def fetch_schedule(cx: sqlite3.Connection, _query: FetchSchedule) -> Schedule:
         {(queue, tenant): (rank, seq) for queue, tenant, rank, seq in heads},
         {seq: (queue, tenant) for seq, queue, tenant in running},
     )
+
+
+def fetch_standing(cx: sqlite3.Connection, query: FetchStanding) -> Standing | None:
+    row = cx.execute(_STANDING, (query.id, query.tenant, query.tenant)).fetchone()
+    if row is None:
+        return None
+    state, queue, tenant, rank, seq, started_at = row
+    if state == TaskState.RUNNING:
+        return Standing((queue, tenant), started_at)
+    (ahead,) = cx.execute(_AHEAD, (queue, tenant, rank, seq, AHEAD_MAX)).fetchone()
+    return Standing((queue, tenant), None, ahead)

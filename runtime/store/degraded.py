@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from autoglm.errors import EngineUnavailable
+from autoglm.given import queue_of
 from autoglm.types import Answer, ErrorInfo, Output, Task, TaskSpec, TaskState, Usage
 from autoglm.wire import Accepted, JobLine
 from runtime.store import same
@@ -38,14 +39,14 @@ class Stored(NamedTuple):
 def refuse_lines(lines: Sequence[JobLine], standins: StandIns) -> None:
     """Raises EngineUnavailable where a queue of theirs refuses: they are to be handed in again."""
     for line in lines:
-        standin = standins.get(line.task.queue) if line.task is not None else None
+        standin = standins.get(queue_of(line.task)) if line.task is not None else None
         if standin is not None and standin.mode == "fail_fast":
             raise EngineUnavailable(standin.text, retry_after=standin.retry_after)
 
 
 def refused(spec: TaskSpec, standins: StandIns) -> Stored | None:
     """That a queue refuses the task, if it does."""
-    standin = standins.get(spec.queue)
+    standin = standins.get(queue_of(spec))
     if standin is None or standin.mode != "fail_fast":
         return None
     error = ErrorInfo(EngineUnavailable.code, standin.text)
@@ -63,7 +64,7 @@ def answer(
     results: list[tuple[object, ...]] = []
     answered: set[int] = set()
     for (spec, body), each in zip(new, stored, strict=True):
-        task, standin = each.accepted.task, standins.get(spec.queue)
+        task, standin = each.accepted.task, standins.get(queue_of(spec))
         output = None
         if task is not None and standin is not None and not _expired(tx, task):
             output = _output(tx, spec, body, standin)
@@ -95,7 +96,11 @@ def _end(tx: Transaction, task: Task, seq: int, output: Output) -> Task:
     event = tx.move(seq, TaskState.PENDING, TaskState.SUCCEEDED, 0, prev)
     tx.cx.execute(_ANSWERED, (tx.now_ms, output.degraded, event, seq))
     task = msgspec.structs.replace(
-        task, state=TaskState.SUCCEEDED, finished_at=tx.now_ms, degraded=output.degraded
+        task,
+        state=TaskState.SUCCEEDED,
+        finished_at=tx.now_ms,
+        degraded=output.degraded,
+        version=event,
     )
     tx.effects.endings.append(Ending(task.id, (), Answer(task, output)))
     return task

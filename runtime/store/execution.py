@@ -162,7 +162,9 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
             error = outcome.error or ENGINE_DIED
             failures.append((row.seq, row.attempt, tx.now_ms, error.code, error.message))
         if state.ended:
-            ends.append(Ended(row.seq, row.id, state, bool(row.shared), _answer(tx, row, outcome)))
+            ends.append(
+                Ended(row.seq, row.id, state, bool(row.shared), _answer(tx, row, outcome, event))
+            )
         elif state is TaskState.PENDING:
             tx.ready(row.queue, row.tenant, row.rank, row.seq)
     execute_rows(tx.cx, _RECORD, updates)
@@ -173,7 +175,7 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
     return len(updates)
 
 
-def _answer(tx: Transaction, row: _Running, outcome: Outcome) -> Answer:
+def _answer(tx: Transaction, row: _Running, outcome: Outcome, event: int) -> Answer:
     """What a query would find after this commit."""
     task = Task(
         *(row.id, outcome.state, row.tenant, row.queue, row.priority, row.kind, row.key, row.job),
@@ -181,6 +183,7 @@ def _answer(tx: Transaction, row: _Running, outcome: Outcome) -> Answer:
         *(row.deadline_at, row.expires_at, outcome.error or error_of(row.error)),
         after_failure=row.after_failure,
         inherited_priority=row.inherited,
+        version=event,
     )
     return Answer(task, outcome.output)
 

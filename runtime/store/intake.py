@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from autoglm.errors import Conflict, NotFound
+from autoglm.given import priority_of, queue_of
 from autoglm.types import Task, TaskSpec, TaskState
 from autoglm.wire import Accepted, JobLine
 from runtime.store.blocked import Waiting, block
@@ -223,9 +224,10 @@ def _insert_new(
             continue
         seq, rank, expires_at = tx.new_task(), tx.ranking.rank(spec, at), spec.expires_at
         event = tx.move(seq, None, state, 0, None)
+        queue, priority = queue_of(spec), priority_of(spec)
         rows.append(
             (
-                *(seq, spec.id, state, rank, event, spec.tenant, spec.queue, spec.priority),
+                *(seq, spec.id, state, rank, event, spec.tenant, queue, priority),
                 *(spec.kind, spec.key, job, int(spec.stream), shared, at),
                 *(spec.deadline_at, expires_at, expires_at),
             )
@@ -234,13 +236,14 @@ def _insert_new(
         if expires_at is not None:
             tx.due(expires_at)
         if state is TaskState.PENDING:
-            tx.ready(spec.queue, spec.tenant, rank, seq)
+            tx.ready(queue, spec.tenant, rank, seq)
         task = Task(
-            *(spec.id, state, spec.tenant, spec.queue, spec.priority, spec.kind, spec.key, job),
+            *(spec.id, state, spec.tenant, queue, priority, spec.kind, spec.key, job),
             created_at=at,
             deadline_at=spec.deadline_at,
             expires_at=expires_at,
             after_failure=spec.after_failure if spec.after else None,
+            version=event,
         )
         stored.append(Stored(Accepted(task), seq))
     execute_rows(tx.cx, _INSERT_TASKS, rows)

@@ -174,6 +174,8 @@ class Effects(msgspec.Struct):
 
     ready: dict[Lane, list[Key]] = {}
     """What became pending."""
+    gone: dict[Lane, list[Key]] = {}
+    """Keys under which a pending task was and is no longer; it may be under another of `ready`."""
     left: list[Left] = []
     endings: list[Ending] = []
     stopped: list[StoppedTask] = []

@@ -19,6 +19,7 @@ from runtime.store import (
     census,
     chores,
     deadletters,
+    editing,
     endings,
     execution,
     intake,
@@ -47,6 +48,7 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     p.PutBack: execution.put_back,
     p.CancelTasks: endings.cancel_tasks,
     p.ReleaseDue: endings.release_due,
+    editing.EditTasks: editing.edit_tasks,
     up.PruneTasks: pruning.prune_tasks,
     up.PruneEvents: pruning.prune_events,
     up.DoChore: chores.do_chore,
@@ -68,6 +70,7 @@ _QUERIES: dict[type[p.Query], Callable[[sqlite3.Connection, Any], Any]] = {
     jp.FetchJobLines: reading.fetch_job_lines,
     p.FetchBacklog: backlog.fetch_backlog,
     p.FetchSchedule: backlog.fetch_schedule,
+    backlog.FetchStanding: backlog.fetch_standing,
     p.FetchSummary: reading.fetch_summary,
     dead.FetchDeadLetters: deadletters.fetch_dead_letters,
     dead.FetchDeadLetter: deadletters.fetch_dead_letter,
@@ -171,6 +174,10 @@ def _carry_out(tx: Transaction, kind: type[p.Write], writes: list[p.Write]) -> l
 
 
 def _merge(into: p.Effects, more: p.Effects) -> None:
+    for lane, keys in more.gone.items():
+        into.gone.setdefault(lane, []).extend(keys)
+        if lane in into.ready:
+            into.ready[lane] = [key for key in into.ready[lane] if key not in keys]
     for lane, keys in more.ready.items():
         into.ready.setdefault(lane, []).extend(keys)
     into.left += more.left

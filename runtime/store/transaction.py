@@ -135,6 +135,10 @@ class Transaction:
         """Note that a task has become pending."""
         self.effects.ready.setdefault((queue, tenant), []).append((rank, seq))
 
+    def gone(self, queue: str, tenant: str, rank: int, seq: int) -> None:
+        """Note that a pending task is no longer at this rank."""
+        self.effects.gone.setdefault((queue, tenant), []).append((rank, seq))
+
     def not_ready(self, seqs: Collection[int]) -> None:
         """Note that these ended before anybody heard that they were pending."""
         left = {
@@ -215,20 +219,22 @@ TASK_COLUMNS = (
     " t.created_at, t.started_at, t.finished_at, t.deadline_at, t.expires_at, t.error, t.degraded,"
     " t.after_failure, t.inherited, CASE t.state WHEN 'blocked' THEN (SELECT json_group_array(id)"
     " FROM (SELECT u.id FROM blocker b CROSS JOIN task u ON u.seq = b.upstream"
-    f" WHERE b.task = t.seq ORDER BY b.upstream LIMIT {WAITS_FOR_SHOWN})) END"
+    f" WHERE b.task = t.seq ORDER BY b.upstream LIMIT {WAITS_FOR_SHOWN})) END,"
+    " coalesce(t.last_event, 0)"
 )
-TASK_WIDTH = 20
+TASK_WIDTH = 21
 
 
 def task_of(row: tuple[object, ...]) -> Task:
     """The task in the first `TASK_WIDTH` columns, selected as `TASK_COLUMNS`."""
-    *plain, error, degraded, after_failure, inherited, waits_for = row[:TASK_WIDTH]
+    *plain, error, degraded, after_failure, inherited, waits_for, version = row[:TASK_WIDTH]
     waits = msgspec.json.decode(str(waits_for), type=tuple[str, ...]) if waits_for else ()
     return Task(
         *(plain[0], TaskState(plain[1]), *plain[2:], error_of(error), degraded),  # pyright: ignore
         after_failure=after_failure,  # pyright: ignore
         inherited_priority=inherited,  # pyright: ignore
         waits_for=waits,
+        version=version,  # pyright: ignore
     )
 
 

@@ -8,6 +8,7 @@ paused ◀───┘    ▲ ▲ ▲        │
         retried └──── dead ◀──┤      dead ─▶ cancelled: discarded
                               └─▶ cancelled, expired   (from every state that has not ended)
 
+From a state in which it waits to the same: a person edited it.
 What has ended stays as it is, but for a dead letter that a person retries or discards.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from autoglm.types import TaskState as S
 
-_WAITING = (S.SCHEDULED, S.BLOCKED, S.PAUSED, S.PENDING, S.RETRYING)
+WAITING = (S.SCHEDULED, S.BLOCKED, S.PAUSED, S.PENDING, S.RETRYING)
 
 LEGAL: frozenset[tuple[S | None, S]] = frozenset(
     {
@@ -35,8 +36,9 @@ LEGAL: frozenset[tuple[S | None, S]] = frozenset(
         (S.RUNNING, S.DEAD),
         (S.DEAD, S.PENDING),
         (S.DEAD, S.CANCELLED),
-        *((state, S.CANCELLED) for state in (*_WAITING, S.RUNNING)),
-        *((state, S.EXPIRED) for state in (*_WAITING, S.RUNNING)),
+        *((state, S.CANCELLED) for state in (*WAITING, S.RUNNING)),
+        *((state, S.EXPIRED) for state in (*WAITING, S.RUNNING)),
+        *((state, state) for state in WAITING),
     }
 )
 

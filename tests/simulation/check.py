@@ -52,6 +52,7 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
     found += wrong_with_graphs(cx, history.after, history.run)
     found += wrong_with_urgency(cx, history.after, sliced=plan.small_slices)
     found += _wrong_with_answers(cx, history)
+    found += _wrong_with_edits(cx, history)
     for job in history.lines:
         found += _wrong_with_job(job, history)
     return found
@@ -147,7 +148,8 @@ def _wrong_with_events(cx: sqlite3.Connection, rows: dict[str, Row]) -> Iterator
         if attempt != due:
             yield f"task {task}: {before} -> {after} by attempt {attempt}, when {due} was current"
         states[task], attempts[task] = after, due
-        charged[task] = charged.get(task, 0) + (after in (TaskState.RETRYING, TaskState.DEAD))
+        failed = after in (TaskState.RETRYING, TaskState.DEAD) and before is not after
+        charged[task] = charged.get(task, 0) + failed
         if before is TaskState.DEAD and after is TaskState.PENDING:
             charged[task] = 0  # somebody retried it
     for row in rows.values():
@@ -208,6 +210,19 @@ def _wrong_with_answers(cx: sqlite3.Connection, history: History) -> Iterator[st
     for id, told in history.answers.items():
         if stored.get(id) != told:
             yield f"{id}: told {told}, the store says {stored.get(id)}"
+
+
+def _wrong_with_edits(cx: sqlite3.Connection, history: History) -> Iterator[str]:
+    """Who was told that a task is edited finds it so, with its name in the log."""
+    for id, priority in history.edited.items():
+        row = cx.execute("SELECT priority FROM task WHERE id = ?", (id,)).fetchone()
+        if row != (priority,):
+            yield f"{id} was edited to priority {priority} and has {row}"
+    for task, before, after, by in cx.execute(
+        "SELECT task, from_state, to_state, by FROM event WHERE from_state = to_state"
+    ):
+        if by is None or before == TaskState.RUNNING:
+            yield f"task {task}: {before} -> {after} by {by}"
 
 
 def _wrong_with_job(job: str, history: History) -> Iterator[str]:

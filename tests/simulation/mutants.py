@@ -38,6 +38,7 @@ from runtime.store import (
     blocked,
     deadletters,
     degraded,
+    editing,
     execution,
     intake,
     opening,
@@ -278,6 +279,12 @@ MUTANTS = {
     ),
     "what was set of a queue is gone after a restart": Mutant(
         Queues, "recalled", "self._live =", "_ ="
+    ),
+    "an edited task keeps its old rank": Mutant(
+        editing, "_change", "tx.rank_of(_spec(wanted), row.created_at)", "row.rank"
+    ),
+    "an edited task is taken out of its place and put nowhere": Mutant(
+        editing, "_change", "tx.ready(row.queue, row.tenant, rank, row.seq)", "pass"
     ),
     "a trial is never made smaller": Mutant(
         poison, "trial_max", "max(1, slots >> (deaths - 1))", "slots"

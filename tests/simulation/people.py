@@ -18,7 +18,7 @@ import msgspec
 from autoglm import wire
 from autoglm.client import Client
 from autoglm.degrade import Degrade
-from autoglm.errors import AutoGLMError, EngineUnavailable
+from autoglm.errors import AutoGLMError, Conflict, EngineUnavailable
 from autoglm.outcomes import accepted_task
 from autoglm.retry import Patience
 from autoglm.session import AWAY
@@ -69,6 +69,8 @@ class History:
         """Lines of jobs, in the order they were told."""
         self.wanted_lines: dict[str, list[str]] = {}
         """Custom ids of what was handed in, in order."""
+        self.edited: dict[str, int] = {}
+        """The priority that somebody was told a task has now."""
         self.queues: dict[str, Degrade | None] = {}
         """What was set of a queue last; None: that was taken back."""
         self.wrong: list[str] = []
@@ -91,6 +93,9 @@ class Person:
         self._degraded = universe.rng(f"{name} degraded")
         self._mourning = universe.rng(f"{name} mourns")
         self._graphs = universe.rng(f"{name} graphs")
+        self._editing = universe.rng(f"{name} edits")
+        self._edits = universe.rng("editing").random() < 0.4
+        """Whether people change the priority of what waits, in this world."""
         self._ids = universe.ids(name)
         self._plan = plan
         self._name = name
@@ -156,6 +161,30 @@ class Person:
                 else:
                     self._history.acknowledged.setdefault(spec.id, accepted.task.state.value)
         await self._hand_in_a_twin(client, specs[0])
+        if self._edits and self._editing.random() < 0.5:
+            await self._edit(client, [spec.id for spec in specs])
+
+    async def _edit(self, client: Client, ids: list[str]) -> None:
+        """Change priorities, as they were last seen or however they are. What runs is refused."""
+        rng = self._editing
+        for _ in range(rng.choice([1, 3, 6])):
+            id, priority = rng.choice(ids), rng.randrange(10)
+            seen = await self._insist(lambda id=id: client.get(id))
+            await anyio.sleep(rng.choice([0, 0, 0.02]))
+            version = seen.version if rng.random() < 0.5 else None
+            try:
+                task = await self._insist(
+                    lambda id=id, to=priority, at=version: client.edit(
+                        id, priority=to, if_version=at
+                    ),
+                    allowed=Conflict,
+                )
+            except Conflict:  # it runs; or a first answer was lost, and then it is done
+                self._history.edited.pop(id, None)
+                continue
+            self._history.edited[id] = priority
+            if task.priority != priority:
+                self._history.complain(f"{id} was edited to {priority}: {task}")
 
     async def _tangle(self, client: Client, specs: list[TaskSpec]) -> list[TaskSpec]:
         """Have them come after each other in any order; first hand in what can't be."""
@@ -361,14 +390,18 @@ class Person:
             stream=stream or self._rng.random() < 0.1,
         )
 
-    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a call until the server answers it."""
+    async def _insist(
+        self, call: Callable[[], Awaitable[T]], *, allowed: type[AutoGLMError] | None = None
+    ) -> T:
+        """Repeat a call until the server answers it; only an `allowed` refusal is all right."""
         while True:
             try:
                 return await call()
             except AWAY:
                 await anyio.sleep(self._rng.uniform(0.01, 0.2))
             except AutoGLMError as error:
+                if allowed is not None and isinstance(error, allowed):
+                    raise
                 self._history.complain(f"{self._name} was refused: {error!r}")
                 raise
 

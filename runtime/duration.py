@@ -1,0 +1,34 @@
+"""Time spans as they stand in the configuration."""
+
+from __future__ import annotations
+
+from autoglm.errors import UsageError
+from autoglm.text import duration_s
+
+
+class Duration:
+    """A time span, written as `90`, `30s`, `10m`, `2h`, `30d`."""
+
+    def __init__(self, value: float | str) -> None:
+        """Raises UsageError for what is no duration."""
+        self.ms = int(duration_s(value) * 1000)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Duration) and self.ms == other.ms
+
+    def __hash__(self) -> int:
+        return hash(self.ms)
+
+    def __repr__(self) -> str:
+        return f"<Duration {self.ms} ms>"
+
+
+def decode_duration(kind: type, value: object) -> object:
+    """What msgspec does not know by itself. Raises ValueError, to which it adds the key's path."""
+    assert kind is Duration, kind
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("expected a duration such as 30d, or null")
+    try:
+        return Duration(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
