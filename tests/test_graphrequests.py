@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from autoglm import wire
+from autoglm.graph import NOT_STORED
 from autoglm.types import Task, TaskSpec, TaskState
-from runtime.store.graphprotocol import NOT_STORED, InsertGraph
+from runtime.store.graphprotocol import InsertGraph
 from tests.test_frontdoor import Stage, play
 
 
