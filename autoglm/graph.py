@@ -10,6 +10,8 @@ AfterFailure = Literal["cancel", "run"]
 """What becomes of a task when one that it waits for ends without success: it is cancelled too, or
 runs once all of them have ended, however they did.
 """
+NOT_STORED = "refused_together"
+"""The error of a task that was refused because another of the same submit was."""
 IDS_SHOWN = 10
 """Of a circle, in what is said of it."""
 

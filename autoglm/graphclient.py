@@ -7,7 +7,7 @@ from typing import Unpack
 
 from autoglm import wire
 from autoglm.errors import InvalidRequest, ProtocolError
-from autoglm.graph import Circle, in_order
+from autoglm.graph import NOT_STORED, Circle, in_order
 from autoglm.ids import Ids
 from autoglm.outcomes import accepted_task
 from autoglm.session import Session
@@ -15,9 +15,6 @@ from autoglm.spec import Prompt, TaskOptions, size_bytes, task_spec
 from autoglm.text import one_line
 from autoglm.types import Task, TaskSpec
 from autoglm.wire import FRAME_BYTES_MAX, TASKS_PER_SUBMIT_MAX
-
-NOT_STORED = "refused_together"
-"""What the server says of a task that was refused because of another."""
 
 
 class GraphCalls:

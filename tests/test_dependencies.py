@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from actors.policy.rank import HOUR_MS, ranker
 from autoglm.given import priority_of
+from autoglm.graph import NOT_STORED
 from autoglm.types import Task, TaskSpec
 from autoglm.wire import Accepted, ListTasks
 from runtime.store import blocked, urgency
 from runtime.store import protocol as p
 from runtime.store import upkeepprotocol as up
 from runtime.store.deadprotocol import Chosen, RetryDead
-from runtime.store.graphprotocol import NOT_STORED, InsertGraph
+from runtime.store.graphprotocol import InsertGraph
 from runtime.store.sqlite import SqliteStore
 from runtime.store.standin import StandIn
 from runtime.store.transact import transact

@@ -22,6 +22,7 @@ from runtime.store.editing import EditTasks
 STORED_MAX = 2**63 - 1
 """The largest number that the store takes."""
 AFTER_PER_SUBMIT_MAX = 65_536
+"""Names in `after` of the tasks of one request: each is a row of the transaction."""
 LINE_MAX = 2**53
 """No file has so many lines."""
 

@@ -3,7 +3,7 @@
 A retry counts failures anew and lets `attempt` go on rising, so that no late writer is let in. Its
 rank, and so its place in the queue, is the old one. Engine deaths it was present at stay counted:
 a suspect goes on running alone. An expiry that has passed is lifted, or it would expire at once.
-Lines of jobs keep their places; tasks that waited for it were cancelled and stay so.
+Lines of jobs keep their places; tasks that waited for it were cancelled, or let run, and stay so.
 """
 
 from __future__ import annotations

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from autoglm.graph import NOT_STORED
 from autoglm.types import ErrorInfo
 from autoglm.wire import Accepted
 from runtime.store.protocol import InsertTasks
-
-NOT_STORED = "refused_together"
-"""The error of a task that was refused because another of the same submit was."""
 
 
 class InsertGraph(InsertTasks, frozen=True):

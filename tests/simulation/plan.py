@@ -59,8 +59,7 @@ class Plan:
         """Every mailbox holds one message."""
         self.all_ones = self.tight and universe.rng("bounds").random() < 0.5
         """And every other bound is one too."""
-        narrow = rng.random() < 0.5  # the scheduler sees only a few tasks at a time
-        keys = [2, 4, 8] if narrow else [None]
+        keys = [2, 4, 8] if rng.random() < 0.5 else [None]  # the scheduler sees only so many tasks
         self.keys_max = 2 if self.all_ones else universe.rng("window").choice(keys)
         """None: as in production. Two is the least: when there are too many, half must stay."""
         self.server_kills = rng.choice([0, 0, 1, 2, 5])
@@ -86,8 +85,7 @@ class Plan:
         """A service manager wants to hear that the server is alive."""
         self.people = [f"person-{number}" for number in range(1, rng.randint(1, 3) + 1)]
         self.tokens = rng.choice(OUTPUT_TOKENS)
-        self.small_slices = universe.rng("slices").random() < 0.3
-        """What is done of dependencies in one transaction: a task or two."""
+        self.small_slices = universe.rng("slices").random() < 0.3  # of what waits for others
         shares = universe.rng("shares")
         self.config = Config(
             engine=EngineConfig(
