@@ -28,6 +28,7 @@ import anyio
 
 from actors.messages import Commit, Refused, TasksEnded, TasksMoved, TasksStopped
 from actors.queues import Queues
+from actors.quotas import Quotas
 from autoglm.errors import AutoGLMError
 from autoglm.types import TaskState
 from runtime.actor import Statistics
@@ -92,6 +93,7 @@ class Persister:
         outlets: Outlets,
         health: Health,
         queues: Queues,
+        quotas: Quotas,
         clock: Clock,
         now_ms: Callable[[], int],
     ) -> None:
@@ -105,6 +107,8 @@ class Persister:
         """Outlives us: damage is not forgotten by a restart."""
         self._queues = queues
         """What stands in for the engines; told of what is set."""
+        self._quotas = quotas
+        """How much may be taken in; told of every commit."""
         self._clock = clock
         self._now_ms = now_ms
         self._due = Alarm(clock, Signal(self._bell))
@@ -154,6 +158,7 @@ class Persister:
                 if health.damage is not None:
                     raise health.damage
                 writes = self._queues.equip([message.write for message in batch])
+                writes = self._quotas.equip(writes)
                 committed = await self._store.commit(writes, self._now_ms())
             except StoreDamaged as error:
                 health.damaged(error)
@@ -224,6 +229,7 @@ class Persister:
         """Tell of a commit. Nothing here waits."""
         outlets = self._outlets
         self._queues.changed(effects.queues)
+        self._quotas.committed(effects)
         for state, change in effects.counts.items():
             self._tasks[state] += change
         if effects.ready or effects.left:

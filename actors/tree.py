@@ -32,6 +32,7 @@ from actors.policy.agenda import Agenda
 from actors.policy.refusal import refusal
 from actors.policy.rules import ConfiguredRules
 from actors.queues import Queues
+from actors.quotas import Quotas
 from actors.watchdog import Watchdog
 from actors.world import Identity, World
 from autoglm.errors import AutoGLMError
@@ -175,6 +176,7 @@ class Tree:
             replicas=True,
         )
         self._queues = Queues(config.queues, config.engine.what, self._engine_hosts.children, clock)
+        self._quotas = Quotas(config, clock)
         manager = self._world.manager
         self._root = supervisor(
             "root",
@@ -256,6 +258,7 @@ class Tree:
             self._at.outlets,
             self.health,
             self._queues,
+            self._quotas,
             self._world.clock,
             self._wall.now_ms,
         )

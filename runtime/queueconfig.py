@@ -18,7 +18,7 @@ QUEUES = {"core": 6.0, "normal": 3.0, "background": 1.0}
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Weight = Annotated[float, msgspec.Meta(gt=0)]
 DEFAULT_TEXT_CHARS_MAX = 16_384
-_LATER = {"max_wait", "overflow", "max_pending", "tasks_per_s", "tokens_per_min"}
+_LATER = {"max_wait", "overflow", "tasks_per_s", "tokens_per_min"}
 
 
 class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +43,8 @@ class TenantConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Its share of a queue's tokens against that of other tenants with work."""
     max_running: Count | None = None
     """Tasks of it that run at once, in all queues together; None: as many as there are slots."""
+    max_pending: Count | None = None
+    """Tasks of it that wait at most; what does not fit is refused. None: any number."""
 
 
 def with_built_in(queues: Mapping[str, QueueConfig]) -> dict[str, QueueConfig]:

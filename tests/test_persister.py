@@ -12,8 +12,10 @@ import pytest
 from actors.messages import Commit, Refused, TasksEnded, TasksMoved, TasksStopped
 from actors.persister import Outlets, Persister
 from actors.queues import Queues
+from actors.quotas import Quotas
 from autoglm.errors import NotFound, ServerError
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
+from runtime.config import Config
 from runtime.mailbox import ActorDied, Answered, Bell, Mailbox, Signal
 from runtime.queueconfig import with_built_in
 from runtime.store import jobprotocol as jp
@@ -50,6 +52,7 @@ class Stage:
 
     def __init__(self, universe: Universe, path: Path) -> None:
         self.clock = universe.clock
+        self.config = Config()
         self.asker: Mailbox[Any] = Mailbox(100)
         self.scheduler: Mailbox[Any] = Mailbox(1)
         self.frontdoor: Mailbox[Any] = Mailbox(1)
@@ -85,7 +88,8 @@ class Stage:
     async def run(self) -> None:
         self.persister = Persister(
             *(self.engine_lane, self.intake, self.store, self.outlets, self.health),
-            *(Queues(with_built_in({}), "none", (), self.clock), self.clock, self.clock.wall_ms),
+            *(Queues(with_built_in({}), "none", (), self.clock), Quotas(self.config, self.clock)),
+            *(self.clock, self.clock.wall_ms),
         )
         await self.persister.run(lambda: None)
 

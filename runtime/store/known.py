@@ -43,6 +43,17 @@ def names_taken(tx: Transaction, specs: Sequence[TaskSpec]) -> set[object]:
     return found
 
 
+def will_be_free(tx: Transaction, spec: TaskSpec) -> bool:
+    """Whether the key of `spec` is of a task that would give it up (see `free_key`)."""
+    row = tx.cx.execute(
+        "SELECT 1 FROM task WHERE tenant = ? AND key = ?"
+        " AND (EXISTS (SELECT 1 FROM job WHERE job.id = task.job AND current = 0)"
+        " OR EXISTS (SELECT 1 FROM chore WHERE chore.job = task.job))",
+        (spec.tenant, spec.key),
+    ).fetchone()
+    return row is not None
+
+
 def upstream_of(tx: Transaction, spec: TaskSpec) -> tuple[list[int], ErrorInfo | None]:
     """The unfinished tasks that `spec` waits for, or why it can't."""
     waiting: list[int] = []

@@ -4,7 +4,7 @@
              be removed is found by its age; tasks are counted by state; dead letters keep what
              went wrong
     2 ─▶ 3   what is set of a queue; tasks that were answered without an engine; results are found
-             by what was asked for, and the engine they are of is known
+             by what was asked for, and the engine they are of is known; what waits is counted
 
 A step is frozen: it spells out the tables it makes, because `schema.sql` goes on. SQLite can't
 change a column's type or place, so a table is renamed, made anew, filled by one statement and the
@@ -221,6 +221,8 @@ CREATE TABLE tally (
     "INSERT INTO tally SELECT state, count(*) FROM task GROUP BY state",
 )
 _MORE_3 = (
+    "DROP INDEX task_pending",
+    "CREATE INDEX task_pending ON task (queue, tenant, rank, seq) WHERE state = 'pending'",
     "ALTER TABLE task ADD COLUMN degraded TEXT",
     """
 CREATE TABLE queue_setting (
@@ -250,5 +252,22 @@ CREATE TABLE same_upto (
     done INTEGER NOT NULL,
     last INTEGER NOT NULL
 ) STRICT
+""",
+    """
+CREATE TABLE waiting (
+    tenant TEXT    PRIMARY KEY,
+    tasks  INTEGER NOT NULL,
+    bytes  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+""",
+    """
+INSERT INTO waiting
+SELECT t.tenant, count(*), sum(length(CAST(p.body AS BLOB)))
+FROM task t JOIN payload p ON p.task = t.seq
+WHERE t.state IN ('pending', 'blocked', 'retrying', 'paused', 'scheduled') GROUP BY t.tenant
+""",
+    """
+INSERT INTO waiting
+SELECT '', sum(tasks), sum(bytes) FROM waiting WHERE true HAVING count(*) > 0
 """,
 )

@@ -14,6 +14,7 @@ import msgspec
 
 from autoglm.types import Answer, ErrorInfo, Message, Output, Sampling, TaskSpec, TaskState, Usage
 from autoglm.wire import GetEvents, ListTasks
+from runtime.store.limits import NO_LIMITS, Limits
 from runtime.store.standin import KeptQueue, StandIns
 
 Lane = tuple[str, str]
@@ -27,10 +28,13 @@ class Write(msgspec.Struct, frozen=True):
 
 
 class InsertTasks(Write, frozen=True):
-    """Result: `tuple[Accepted, ...]`, one a task."""
+    """Result: `tuple[Accepted, ...]`, one a task; ServerBusy, and nothing is stored, where they
+    don't fit into the limits.
+    """
 
     tasks: tuple[TaskSpec, ...]
     standins: StandIns = {}
+    limits: Limits = NO_LIMITS
 
 
 class ClaimTasks(Write, frozen=True):

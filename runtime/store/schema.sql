@@ -160,6 +160,12 @@ CREATE TABLE same_upto (                    -- there is a row while `same` is ke
     last INTEGER NOT NULL                   -- up to this one have to be
 ) STRICT;
 
+CREATE TABLE waiting (                      -- how much waits: neither runs nor has ended
+    tenant TEXT    PRIMARY KEY,             -- '': of all of them
+    tasks  INTEGER NOT NULL,
+    bytes  INTEGER NOT NULL                 -- of their payloads
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE tally (                        -- how many tasks are in each state
     state TEXT    PRIMARY KEY,
     tasks INTEGER NOT NULL

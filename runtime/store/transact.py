@@ -126,7 +126,7 @@ def _attempt(
                 cx.execute("SAVEPOINT one")
             try:
                 results += _carry_out(tx, kind, together)
-                tx.write_events()
+                tx.finish()
             except AutoGLMError as refusal:
                 assert len(together) == 1, "one refusal for many writes"
                 results.append(refusal)  # raised before anything was changed

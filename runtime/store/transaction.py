@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from autoglm.types import ErrorInfo, Message, Sampling, Task, TaskSpec, TaskState, Usage
+from runtime.store.limits import WAITING
 from runtime.store.protocol import Effects, Left
 from runtime.store.transitions import legal
 
@@ -40,6 +41,17 @@ class IllegalTransition(Exception):
 
 _INSERT_EVENTS = """
 INSERT INTO event (seq, task, prev, from_state, to_state, attempt, at, cost) {rows}
+"""
+
+
+_MOVED = """
+SELECT t.tenant, count(*), sum(length(CAST(p.body AS BLOB)))
+FROM json_each(?) moved CROSS JOIN task t ON t.seq = moved.value JOIN payload p ON p.task = t.seq
+GROUP BY t.tenant
+"""
+_COUNT_WAITING = """
+INSERT INTO waiting VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks, bytes = bytes + excluded.bytes
 """
 
 
@@ -69,6 +81,9 @@ class Transaction:
         self._counters = counters
         counters.logical_ms = max(counters.logical_ms, now_ms)
         self._events: list[tuple[object, ...]] = []
+        self._waits: list[int] = []
+        """Tasks that wait from now on; one may be in it and in the next."""
+        self._waits_no_more: list[int] = []
 
     @property
     def logical_ms(self) -> int:
@@ -104,6 +119,8 @@ class Transaction:
         event = self._counters.event
         cost = usage.total_tokens
         self._events.append((event, seq, prev, before, after, attempt, self.now_ms, cost))
+        if (waits := after in WAITING) != (before in WAITING):
+            (self._waits if waits else self._waits_no_more).append(seq)
         if before is TaskState.RUNNING:
             self.effects.left.append(Left(seq, usage))
         counts = self.effects.counts
@@ -138,7 +155,24 @@ class Transaction:
             (given.task, given.event, given.logical_ms),
         )
 
-    def write_events(self) -> None:
+    def finish(self) -> None:
+        """Write what every change of state brings with it."""
+        self._write_events()
+        self._count_waiting()
+
+    def _count_waiting(self) -> None:
+        for sign, seqs in ((1, self._waits), (-1, self._waits_no_more)):
+            if not seqs:
+                continue
+            changes = [
+                (tenant, sign * tasks, sign * size)
+                for tenant, tasks, size in self.cx.execute(_MOVED, (json_numbers(seqs),))
+            ]
+            total = (sum(each[1] for each in changes), sum(each[2] for each in changes))
+            self.cx.executemany(_COUNT_WAITING, [*changes, ("", *total)])
+            seqs.clear()
+
+    def _write_events(self) -> None:
         if self.by is None:
             execute_rows(self.cx, _INSERT_EVENTS, self._events)
         else:

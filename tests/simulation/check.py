@@ -17,6 +17,7 @@ from runtime.store.protocol import FetchAnswers
 from runtime.store.reading import fetch_answers
 from runtime.store.transitions import legal
 from tests.simulation.people import History, expected_text
+from tests.simulation.limited import wrong_with_limits
 from tests.simulation.plan import DEFAULT_TEXT, FAILING, POISON, Plan
 
 HOUR_MS = 3_600_000
@@ -49,6 +50,7 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
     found += _wrong_with_events(cx, rows)
     found += _wrong_with_tally(cx)
     found += _wrong_with_caps(cx, plan)
+    found += wrong_with_limits(cx, plan)
     found += _wrong_with_times(cx, history)
     found += _wrong_with_chains(rows, history)
     found += _wrong_with_answers(cx, history)

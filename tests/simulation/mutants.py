@@ -34,7 +34,7 @@ from model.vitals import Vitals
 from runtime.breaker import Breaker
 from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
-from runtime.store import deadletters, degraded, endings, execution, intake, opening, same
+from runtime.store import deadletters, degraded, endings, execution, intake, opening, same, waiting
 from runtime.store.jobprotocol import InsertLines
 from runtime.store.protocol import InsertTasks
 from runtime.store.transaction import Transaction
@@ -251,6 +251,15 @@ MUTANTS = {
     ),
     "what was set of a queue is gone after a restart": Mutant(
         Queues, "recalled", "self._live =", "_ ="
+    ),
+    "the limit on what waits is looked at too late": Mutant(
+        waiting.Room,
+        "_refusal_of",
+        "waiting.tasks + more.tasks <= most",
+        "waiting.tasks <= most",
+    ),
+    "what waits is counted up and never down": Mutant(
+        Transaction, "_count_waiting", "((1, self._waits), (-1, self._waits_no_more))", "((1, self._waits),)"
     ),
     "a trial is never made smaller": Mutant(
         poison, "trial_max", "max(1, slots >> (deaths - 1))", "slots"

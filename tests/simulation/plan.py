@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 import msgspec
 
@@ -22,8 +23,11 @@ from runtime.config import (
 from runtime.queueconfig import QueueConfig, TenantConfig, with_built_in
 from tests.simulation.world import Universe
 
-POLICIES = ("mlfq", "mlfq", "round_robin", "priority", "fifo")
+Policy = Literal["mlfq", "round_robin", "priority", "fifo"]
+POLICIES: tuple[Policy, ...] = ("mlfq", "mlfq", "round_robin", "priority", "fifo")
 OUTPUT_TOKENS = (1, 3, 6)
+REQUEST_MAX = 6
+"""Tasks that somebody hands in at once: a lower limit would keep them out for ever."""
 CRASH, HANG = "[[crash]]", "[[hang]]"
 POISON = (CRASH, HANG)
 """Marks that end the engine each time."""
@@ -86,7 +90,7 @@ class Plan:
         """A service manager wants to hear that the server is alive."""
         self.people = [f"person-{number}" for number in range(1, rng.randint(1, 3) + 1)]
         self.tokens = rng.choice(OUTPUT_TOKENS)
-        shares = universe.rng("shares")
+        shares, limits = universe.rng("shares"), universe.rng("limits")
         self.config = Config(
             engine=EngineConfig(
                 kind="simulated",
@@ -102,9 +106,14 @@ class Plan:
                     output_tokens=self.tokens,
                 ),
             ),
-            scheduler=SchedulerConfig(shares.choice(POLICIES)),
+            scheduler=self._scheduler(shares.choice(POLICIES), limits),
             queues=with_built_in({"normal": QueueConfig(max_running=shares.choice([None, 1, 3]))}),
-            tenants={"default": TenantConfig(max_running=shares.choice([None, None, 1, 2]))},
+            tenants={
+                "default": TenantConfig(
+                    max_running=shares.choice([None, None, 1, 2]),
+                    max_pending=limits.choice([None, None, REQUEST_MAX]),
+                )
+            },
             batch=BatchConfig(window_ms=rng.choice([0, 10, 10, 100])),
             retry=RetryConfig(
                 base_ms=rng.choice([1, 100]), cap_ms=500, attempt_timeout_s=2 if self.slow else 15
@@ -117,6 +126,11 @@ class Plan:
         self._errands = {who: list(self._errands_of(who)) for who in self.people}
         if self.degrade:
             self._degrade(universe.rng("degraded"))
+
+    @staticmethod
+    def _scheduler(policy: Policy, rng: Random) -> SchedulerConfig:
+        tasks = rng.choice([None, None, REQUEST_MAX, REQUEST_MAX + 3])
+        return SchedulerConfig(policy, tasks, rng.choice([None, None, 100 * REQUEST_MAX]))
 
     def config_at_start(self, number: int) -> Config:
         """The configuration that the server's start `number` finds."""
