@@ -29,6 +29,7 @@ from actors.breakers import BreakerMemory
 from actors.drillparts import Parts
 from actors.messages import Drain, TextsArrived
 from actors.policy.agenda import Agenda
+from actors.policy.rates import Rates
 from actors.policy.refusal import refusal
 from actors.policy.rules import ConfiguredRules
 from actors.queues import Queues
@@ -176,7 +177,8 @@ class Tree:
             replicas=True,
         )
         self._queues = Queues(config.queues, config.engine.what, self._engine_hosts.children, clock)
-        self._quotas = Quotas(config, clock)
+        self._rates = Rates(config.tenants, clock.monotonic())
+        self._quotas = Quotas(config, self._rates, clock)
         manager = self._world.manager
         self._root = supervisor(
             "root",
@@ -271,7 +273,7 @@ class Tree:
             self._at.engine_lane,
             self._at.reader,
             self._at.batchers,
-            Agenda(self._config.scheduler.policy, ConfiguredRules(self._config)),
+            Agenda(self._config.scheduler.policy, ConfiguredRules(self._config), self._rates),
             self._world.clock,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
@@ -18,7 +18,7 @@ QUEUES = {"core": 6.0, "normal": 3.0, "background": 1.0}
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Weight = Annotated[float, msgspec.Meta(gt=0)]
 DEFAULT_TEXT_CHARS_MAX = 16_384
-_LATER = {"max_wait", "overflow", "tasks_per_s", "tokens_per_min"}
+_LATER = {"max_wait", "overflow"}
 
 
 class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +45,18 @@ class TenantConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tasks of it that run at once, in all queues together; None: as many as there are slots."""
     max_pending: Count | None = None
     """Tasks of it that wait at most; what does not fit is refused. None: any number."""
+    tasks_per_s: Weight | None = None
+    """Tasks a second; None: any number."""
+    tokens_per_min: Count | None = None
+    """Tokens, of prompts and answers, in the last minute; None: any number."""
+    over_quota: Literal["hold", "reject"] = "hold"
+    """What becomes of tasks over these two rates: they are taken and wait, or are refused."""
+
+    @property
+    def rejects(self) -> bool:
+        """Whether work is refused for a rate."""
+        rated = self.tasks_per_s is not None or self.tokens_per_min is not None
+        return rated and self.over_quota == "reject"
 
 
 def with_built_in(queues: Mapping[str, QueueConfig]) -> dict[str, QueueConfig]:

@@ -31,7 +31,7 @@ class Stage:
 
     def __init__(self, policy: str, config: Config | None = None, keys_max: int = 8) -> None:
         self.rules = ConfiguredRules(config or Config())
-        self.agenda = Agenda(policy, self.rules, keys_max)
+        self.agenda = Agenda(policy, self.rules, keys_max=keys_max)
         self.pending: dict[int, tuple[Lane, Key]] = {}
         self.running: dict[int, Lane] = {}
         self._next = 0

@@ -11,6 +11,7 @@ import pytest
 
 from actors.messages import Commit, Refused, TasksEnded, TasksMoved, TasksStopped
 from actors.persister import Outlets, Persister
+from actors.policy.rates import Rates
 from actors.queues import Queues
 from actors.quotas import Quotas
 from autoglm.errors import NotFound, ServerError
@@ -88,8 +89,8 @@ class Stage:
     async def run(self) -> None:
         self.persister = Persister(
             *(self.engine_lane, self.intake, self.store, self.outlets, self.health),
-            *(Queues(with_built_in({}), "none", (), self.clock), Quotas(self.config, self.clock)),
-            *(self.clock, self.clock.wall_ms),
+            Queues(with_built_in({}), "none", (), self.clock),
+            *(Quotas(self.config, Rates({}, 0), self.clock), self.clock, self.clock.wall_ms),
         )
         await self.persister.run(lambda: None)
 

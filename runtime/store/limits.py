@@ -22,6 +22,15 @@ class TenantLimits(msgspec.Struct, frozen=True):
 
     max_pending: int | None = None
     """Tasks of it that wait at most; None: any number."""
+    new: int | None = None
+    """How many may be handed in now; None: any number."""
+    new_per_s: float = 1.0
+    """How many more a second."""
+    new_max: int = 1
+    """How many at once at the most."""
+    closed: str = ""
+    """Why nothing at all may be handed in; empty: it may."""
+    closed_s: float = 0.0
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -167,6 +167,8 @@ class Effects(msgspec.Struct):
     stopped: list[StoppedTask] = []
     jobs: set[str] = set()
     """Jobs of which something may be told now."""
+    taken_in: dict[str, int] = {}
+    """New tasks that were counted against limits, by tenant."""
     counts: dict[TaskState, int] = {}
     """Change of the number of tasks in each state."""
     chores: bool = False

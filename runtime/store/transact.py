@@ -177,6 +177,8 @@ def _merge(into: p.Effects, more: p.Effects) -> None:
     into.jobs |= more.jobs
     into.chores |= more.chores
     into.queues.update(more.queues)
+    for tenant, count in more.taken_in.items():
+        into.taken_in[tenant] = into.taken_in.get(tenant, 0) + count
     for state, change in more.counts.items():
         into.counts[state] = into.counts.get(state, 0) + change
     due = [at for at in (into.next_due_ms, more.next_due_ms) if at is not None]

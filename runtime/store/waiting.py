@@ -61,7 +61,10 @@ class Room:
             if refusal is not None:
                 return refusal
         self._seen = seen
+        taken_in = self._tx.effects.taken_in
         for name, more in bring.items():
+            if name != ALL:
+                taken_in[name] = taken_in.get(name, 0) + more.tasks
             before = self._added.get(name, _Waiting(0, 0))
             self._added[name] = _Waiting(before.tasks + more.tasks, before.bytes + more.bytes)
         return None
@@ -91,8 +94,11 @@ class Room:
         waiting = _Waiting(row[0] + added.tasks, row[1] + added.bytes)
         limits = self._limits
         if name != ALL:
-            most = limits.tenants.get(name, _NO_TENANT_LIMITS).max_pending
-            whose = f"tenant {one_line(name, 40)}"
+            tenant = limits.tenants.get(name, _NO_TENANT_LIMITS)
+            most, whose = tenant.max_pending, f"tenant {one_line(name, 40)}"
+            refusal = _over_rate(tenant, whose, added.tasks, more.tasks)
+            if refusal is not None:
+                return refusal
         else:
             most, whose = limits.max_pending, "the server"
             bytes_max = limits.max_pending_bytes
@@ -118,4 +124,22 @@ class Room:
         if over is not None:
             rate = self._limits.endings_per_s
             retry_after = over / rate if rate > 0 else RETRY_UNKNOWN_S
-        return ServerBusy(why, retry_after=min(max(retry_after, RETRY_FIRST_S), RETRY_MAX_S))
+        return ServerBusy(why, retry_after=_bounded(retry_after))
+
+
+def _over_rate(tenant: TenantLimits, whose: str, added: int, more: int) -> ServerBusy | None:
+    """Why `more` tasks of a tenant can't be handed in now; `added` were a moment ago."""
+    if tenant.closed:
+        return ServerBusy(f"{whose} {tenant.closed}", retry_after=_bounded(tenant.closed_s))
+    if tenant.new is None or added + more <= tenant.new:
+        return None
+    wait_s = RETRY_FIRST_S
+    if more <= tenant.new_max:
+        wait_s = (added + more - tenant.new) / tenant.new_per_s
+    return ServerBusy(
+        f"{whose} may hand in {tenant.new_per_s:g} tasks a second", retry_after=_bounded(wait_s)
+    )
+
+
+def _bounded(wait_s: float) -> float:
+    return min(max(wait_s, RETRY_FIRST_S), RETRY_MAX_S)

@@ -16,8 +16,8 @@ from autoglm.types import TaskState
 from runtime.store.protocol import FetchAnswers
 from runtime.store.reading import fetch_answers
 from runtime.store.transitions import legal
-from tests.simulation.people import History, expected_text
 from tests.simulation.limited import wrong_with_limits
+from tests.simulation.people import History, expected_text
 from tests.simulation.plan import DEFAULT_TEXT, FAILING, POISON, Plan
 
 HOUR_MS = 3_600_000

@@ -23,6 +23,7 @@ from actors.policy.backlog import Backlog
 from actors.policy.staging import Staging
 from actors.policy.window import Window
 from actors.queues import Queues
+from actors.scheduler import Scheduler
 from actors.telling import Telling
 from actors.tree import Tree
 from autoglm.types import Task, TaskState
@@ -259,7 +260,16 @@ MUTANTS = {
         "waiting.tasks <= most",
     ),
     "what waits is counted up and never down": Mutant(
-        Transaction, "_count_waiting", "((1, self._waits), (-1, self._waits_no_more))", "((1, self._waits),)"
+        Transaction,
+        "_count_waiting",
+        "((1, self._waits), (-1, self._waits_no_more))",
+        "((1, self._waits),)",
+    ),
+    "who is held by a rate is not let go": Mutant(
+        Agenda, "tick", 'self._shares.freed(("", tenant))', "pass"
+    ),
+    "nobody wakes for the end of a hold": Mutant(
+        Scheduler, "settle", "self._alarm.no_later_than(at)", "pass"
     ),
     "a trial is never made smaller": Mutant(
         poison, "trial_max", "max(1, slots >> (deaths - 1))", "slots"

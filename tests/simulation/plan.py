@@ -112,6 +112,9 @@ class Plan:
                 "default": TenantConfig(
                     max_running=shares.choice([None, None, 1, 2]),
                     max_pending=limits.choice([None, None, REQUEST_MAX]),
+                    tasks_per_s=limits.choice([None, None, REQUEST_MAX]),
+                    tokens_per_min=limits.choice([None, None, 200]),
+                    over_quota=limits.choice(["hold", "reject"]),
                 )
             },
             batch=BatchConfig(window_ms=rng.choice([0, 10, 10, 100])),
