@@ -120,7 +120,7 @@ class Persister:
     async def run(self, started: Callable[[], None]) -> None:
         summary = await self._summary()
         self._tasks = {state: summary.counts.get(state, 0) for state in TaskState}
-        self._queues.recalled(summary.queues)
+        self._queues.recalled(summary.queues, summary.paused)
         self._set_due(summary.next_due_ms)
         self._outlets.frontdoor_missed.set()  # our predecessor may have died with news to tell
         started()
@@ -228,10 +228,12 @@ class Persister:
     def _publish(self, effects: Effects) -> None:
         """Tell of a commit. Nothing here waits."""
         outlets = self._outlets
-        self._queues.changed(effects.queues)
+        self._queues.changed(effects.queues, effects.paused)
         self._quotas.committed(effects)
         for state, change in effects.counts.items():
             self._tasks[state] += change
+        if effects.paused:
+            outlets.scheduler_missed.set()  # claims of it under way were, or are, left out
         if effects.ready or effects.left:
             moved = TasksMoved(effects.ready, effects.left)
             if not outlets.scheduler.put_nowait(moved):

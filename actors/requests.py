@@ -12,6 +12,7 @@ from actors.drillrequests import Desk as DrillDesk
 from actors.drillrequests import DrillRequests
 from actors.policy.admission import check_count, check_lines, check_task, stored
 from actors.queues import Queues
+from actors.steerrequests import SteerRequests
 from actors.telling import Telling, unknown_task
 from autoglm import wire
 from autoglm.errors import InvalidRequest, NotAllowed, ProtocolError
@@ -53,6 +54,7 @@ class Requests:
         self._queues = queues
         self._dead = DeadRequests(desk)
         self._drills = DrillRequests(desk)
+        self._steering = SteerRequests(desk, queues)
 
     def take(self, connection: Connection, request: wire.Request) -> None:
         """Start answering. Raises ProtocolError when the connection can't go on."""
@@ -98,6 +100,8 @@ class Requests:
                 self._dead.take(connection, request)
             case wire.BeginDrill() | wire.GetDrill() | wire.TakeCensus():
                 self._drills.take(connection, request)
+            case wire.Steer() | wire.PauseQueue():
+                self._steering.take(connection, request)
             case wire.OpenJob():
                 self._open_job(connection, request)
             case wire.SubmitLines():

@@ -89,7 +89,8 @@ class Tree:
         """Until cancelled. Raises StoreError at the start, Escalation when a child is hopeless."""
         await self.put_back()
         await self._memory.recall(self._world.store, self._engine_hosts.children)
-        self._queues.recalled((await self._world.store.query(FetchSummary())).queues)
+        summary = await self._world.store.query(FetchSummary())
+        self._queues.recalled(summary.queues, summary.paused)
         await self._root.run(lambda: None)
 
     async def drain(self, timeout_s: float) -> bool:
@@ -273,7 +274,11 @@ class Tree:
             self._at.engine_lane,
             self._at.reader,
             self._at.batchers,
-            Agenda(self._config.scheduler.policy, ConfiguredRules(self._config), self._rates),
+            Agenda(
+                self._config.scheduler.policy,
+                ConfiguredRules(self._config, self._queues.paused),
+                self._rates,
+            ),
             self._world.clock,
         )
 

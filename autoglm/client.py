@@ -27,6 +27,7 @@ from autoglm.queueclient import QueueCalls
 from autoglm.retry import PATIENCE, Patience, Retry
 from autoglm.session import Session
 from autoglm.spec import Prompt, TaskOptions, size_bytes, task_spec
+from autoglm.steering import SteerCalls
 from autoglm.streaming import Chunk, chunks
 from autoglm.text import one_line
 from autoglm.types import Answer, Event, Result, Status, Task, TaskSpec, TaskState
@@ -34,7 +35,7 @@ from autoglm.types import Answer, Event, Result, Status, Task, TaskSpec, TaskSta
 EVENTS_POLL_S = 0.2
 
 
-class Client(QueueCalls):
+class Client(QueueCalls, SteerCalls):
     """One connection to a server, shared by any number of concurrent calls.
 
         async with Client() as client:

@@ -168,7 +168,7 @@ def describe_status(status: Status, paint: Paint, now_ms: int) -> str:
         "",
         batches_line(status),
         "",
-        *table(("QUEUE", "DEGRADE", "FROM"), map(_queue_cells, status.queues), paint),
+        *table(("QUEUE", "STATE", "DEGRADE", "FROM"), map(_queue_cells, status.queues), paint),
         "",
         *table(
             ("ACTOR", "STATE", "BREAKER", "RESTARTS", "MAILBOX", "PROCESSED"),
@@ -215,7 +215,13 @@ def _mark(task: Task) -> str:
 
 
 def _queue_cells(queue: QueueStatus) -> Sequence[str]:
-    return (queue.name, queue.degrade, queue.source)
+    return (queue.name, queue_state(queue), queue.degrade, queue.source)
+
+
+def queue_state(queue: QueueStatus) -> str:
+    """`open`, or `paused` and by whom."""
+    by = f" by {queue.paused_by}" if queue.paused_by else ""
+    return f"paused{by}" if queue.paused else "open"
 
 
 def _task_counts(status: Status, paint: Paint) -> Iterable[str]:

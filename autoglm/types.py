@@ -20,6 +20,7 @@ class TaskState(StrEnum):
     SCHEDULED = "scheduled"  # waits for a point in time
     BLOCKED = "blocked"  # waits for other tasks
     PAUSED = "paused"  # somebody stopped it before it ran
+    ARCHIVED = "archived"  # waited too long for its queue: put aside until it is requeued
     PENDING = "pending"  # ready: the scheduler may take it
     RUNNING = "running"  # claimed by a batcher
     RETRYING = "retrying"  # failed, waits out its back-off

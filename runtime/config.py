@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal, TypeGuard, TypeVar, cast
 import msgspec
 
 from autoglm.errors import ConfigError, UsageError
-from autoglm.text import duration_s, one_line
+from autoglm.text import one_line
 from runtime.breaker import BreakerOptions
+from runtime.duration import Duration
 from runtime.queueconfig import QueueConfig, TenantConfig, sections, with_built_in
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -99,23 +100,6 @@ class RetryConfig(_Section, frozen=True):
     base_ms: Milliseconds = 100
     cap_ms: Milliseconds = 5_000
     attempt_timeout_s: PositiveSeconds = 300
-
-
-class Duration:
-    """A time span, written as `90`, `30s`, `10m`, `2h`, `30d`."""
-
-    def __init__(self, value: float | str) -> None:
-        """Raises UsageError for what is no duration."""
-        self.ms = int(duration_s(value) * 1000)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Duration) and self.ms == other.ms
-
-    def __hash__(self) -> int:
-        return hash(self.ms)
-
-    def __repr__(self) -> str:
-        return f"<Duration {self.ms} ms>"
 
 
 class RetentionConfig(_Section, frozen=True):

@@ -67,6 +67,8 @@ REQUESTS: list[wire.Request] = [
     wire.Cancel(6, ("a", "b"), "job", 500),
     wire.GetStatus(7),
     wire.ListQueues(7),
+    wire.Steer(7, "requeue", ("a",), "job", every=True, after=5),
+    wire.PauseQueue(7, "core", paused=False),
     wire.SetQueue(8, "core", "default", "text", reset=True),
     wire.GetEvents(8, 9, "id", 10),
     wire.Prune(10, 1000, (7, 8)),

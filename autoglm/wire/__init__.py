@@ -63,6 +63,7 @@ from autoglm.wire.requests import (
     Submit,
     SubmitLines,
 )
+from autoglm.wire.steering import Deed, PauseQueue, Steer
 
 __all__ = [
     "FRAME_BYTES_MAX",
@@ -80,6 +81,7 @@ __all__ = [
     "Chunk",
     "DeadPage",
     "DeadReply",
+    "Deed",
     "DrillReply",
     "EditDead",
     "Error",
@@ -103,6 +105,7 @@ __all__ = [
     "ListTasks",
     "Message",
     "OpenJob",
+    "PauseQueue",
     "Prune",
     "Pruned",
     "QueuesReply",
@@ -112,6 +115,7 @@ __all__ = [
     "SettleDead",
     "ShowDead",
     "StatusReply",
+    "Steer",
     "Submit",
     "SubmitLines",
     "Submitted",

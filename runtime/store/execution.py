@@ -73,11 +73,11 @@ SELECT json_group_array(json_array(t.seq, t.id, t.attempt, t.failures, t.deaths,
                                    json(p.body)))
 FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value
 JOIN payload p ON p.task = t.seq
-WHERE t.state = 'pending'
+WHERE t.state = 'pending' AND t.queue NOT IN (SELECT queue FROM queue_paused)
 """
 _CLAIM = """
 UPDATE task SET state = 'running', attempt = attempt + 1, owner = ?, started_at = ?,
-                last_event = ? + claimed.key
+                last_event = ? + claimed.key, wake_at = expires_at
 FROM json_each(?) claimed WHERE seq = claimed.value AND state = 'pending'
 """
 _SELECT_RUNNING = """

@@ -233,6 +233,21 @@ CREATE TABLE queue_setting (
     at           INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID
 """,
+    "CREATE INDEX task_archived ON task (seq) WHERE state = 'archived'",
+    """
+CREATE TABLE queue_paused (
+    queue TEXT    PRIMARY KEY,
+    by    TEXT,
+    at    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+""",
+    """
+CREATE TABLE overflow (
+    queue       TEXT    PRIMARY KEY,
+    max_wait_ms INTEGER NOT NULL,
+    rule        TEXT    NOT NULL
+) STRICT, WITHOUT ROWID
+""",
     """
 CREATE TABLE engine_since (
     event INTEGER PRIMARY KEY,

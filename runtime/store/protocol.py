@@ -15,7 +15,7 @@ import msgspec
 from autoglm.types import Answer, ErrorInfo, Message, Output, Sampling, TaskSpec, TaskState, Usage
 from autoglm.wire import GetEvents, ListTasks
 from runtime.store.limits import NO_LIMITS, Limits
-from runtime.store.standin import KeptQueue, StandIns
+from runtime.store.standin import KeptQueue, PausedQueue, StandIns
 
 Lane = tuple[str, str]
 """`(queue, tenant)`: tasks that only their ranks tell apart."""
@@ -40,7 +40,7 @@ class InsertTasks(Write, frozen=True):
 class ClaimTasks(Write, frozen=True):
     """Pending -> running for `owner`, attempt + 1. Result: `tuple[ClaimedTask, ...]`.
 
-    Tasks that are no longer pending are left out.
+    Tasks that are no longer pending are left out, and those of queues that are paused.
     """
 
     owner: str
@@ -175,6 +175,8 @@ class Effects(msgspec.Struct):
     """Whether a `DoChore` has something to do now."""
     queues: dict[str, KeptQueue | None] = {}
     """What is set of queues now; None: nothing."""
+    paused: dict[str, PausedQueue | None] = {}
+    """Queues that were paused, and resumed."""
     next_due_ms: int | None = None
     """The earliest point in time that this commit made something due."""
 
@@ -249,6 +251,7 @@ class Summary(msgspec.Struct, frozen=True):
     counts: dict[TaskState, int]
     next_due_ms: int | None
     queues: tuple[KeptQueue, ...] = ()
+    paused: tuple[PausedQueue, ...] = ()
 
 
 class Store(Protocol):

@@ -25,6 +25,7 @@ from runtime.store import (
     pruning,
     queues,
     reading,
+    steering,
 )
 from runtime.store import deadprotocol as dead
 from runtime.store import jobprotocol as jp
@@ -45,6 +46,7 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     p.PutBack: execution.put_back,
     p.CancelTasks: endings.cancel_tasks,
     p.ReleaseDue: endings.release_due,
+    steering.SteerTasks: steering.steer_tasks,
     up.PruneTasks: pruning.prune_tasks,
     up.PruneEvents: pruning.prune_events,
     up.DoChore: chores.do_chore,
@@ -54,6 +56,7 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     up.RememberBreaker: breakers.remember_breaker,
     qp.BeginServing: queues.begin_serving,
     qp.SetQueue: queues.set_queue,
+    qp.PauseQueue: queues.pause_queue,
 }
 _WRITES_TOGETHER: dict[type[p.Write], Callable[[Transaction, Any], list[Any]]] = {
     p.InsertTasks: intake.insert_tasks,
@@ -177,6 +180,7 @@ def _merge(into: p.Effects, more: p.Effects) -> None:
     into.jobs |= more.jobs
     into.chores |= more.chores
     into.queues.update(more.queues)
+    into.paused.update(more.paused)
     for tenant, count in more.taken_in.items():
         into.taken_in[tenant] = into.taken_in.get(tenant, 0) + count
     for state, change in more.counts.items():

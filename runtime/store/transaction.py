@@ -55,6 +55,12 @@ ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks, bytes = bytes + exclud
 """
 
 
+_BEGIN_WAITS = """
+UPDATE task SET wake_at = min(coalesce(expires_at, ?), ?)
+FROM json_each(?) ready WHERE seq = ready.value AND state = 'pending'
+"""
+
+
 class Counters:
     """Numbers that only rise, kept between transactions. Owned by the one writing connection."""
 
@@ -159,6 +165,18 @@ class Transaction:
         """Write what every change of state brings with it."""
         self._write_events()
         self._count_waiting()
+        self._begin_waits()
+
+    def _begin_waits(self) -> None:
+        """Note when the wait of what has become pending is over, where its queue has an end."""
+        if not self.effects.ready:
+            return
+        longest = dict(self.cx.execute("SELECT queue, max_wait_ms FROM overflow"))
+        for (queue, _), keys in self.effects.ready.items():
+            if queue in longest:
+                at = self.now_ms + longest[queue]
+                self.cx.execute(_BEGIN_WAITS, (at, at, json_numbers(seq for _, seq in keys)))
+                self.due(at)
 
     def _count_waiting(self) -> None:
         for sign, seqs in ((1, self._waits), (-1, self._waits_no_more)):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from tests.simulation.plan import Plan
 
-NOT_WAITING = {"running", "succeeded", "dead", "cancelled", "expired", None}
+NOT_WAITING = {"running", "archived", "succeeded", "dead", "cancelled", "expired", None}
 
 
 def wrong_with_limits(cx: sqlite3.Connection, plan: Plan) -> Iterator[str]:

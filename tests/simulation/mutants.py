@@ -35,7 +35,17 @@ from model.vitals import Vitals
 from runtime.breaker import Breaker
 from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
-from runtime.store import deadletters, degraded, endings, execution, intake, opening, same, waiting
+from runtime.store import (
+    deadletters,
+    degraded,
+    endings,
+    execution,
+    intake,
+    opening,
+    same,
+    steering,
+    waiting,
+)
 from runtime.store.jobprotocol import InsertLines
 from runtime.store.protocol import InsertTasks
 from runtime.store.transaction import Transaction
@@ -162,7 +172,7 @@ MUTANTS = {
         retry, "_lost", "TaskState.PENDING, died=True", "TaskState.PENDING, charged=True, died=True"
     ),
     "a claim is not fenced by the state": Mutant(
-        execution, "_SELECT_CLAIMABLE", "WHERE t.state = 'pending'", ""
+        execution, "_SELECT_CLAIMABLE", "t.state = 'pending' AND", ""
     ),
     "a restarted batcher forgets what had ended": Mutant(
         Batcher, "on_start", "self._to_record.append(flight)", "pass"
@@ -264,6 +274,15 @@ MUTANTS = {
         "_count_waiting",
         "((1, self._waits), (-1, self._waits_no_more))",
         "((1, self._waits),)",
+    ),
+    "a queue that is resumed is not looked at": Mutant(
+        Persister, "_publish", "if effects.paused:", "if False:"
+    ),
+    "a task that is resumed stays where it is": Mutant(
+        steering, "_steer", "tx.ready(queue, tenant, rank, seq)", "pass"
+    ),
+    "nobody has time to wait": Mutant(
+        Transaction, "_begin_waits", "at = self.now_ms + longest[queue]", "at = self.now_ms"
     ),
     "who is held by a rate is not let go": Mutant(
         Agenda, "tick", 'self._shares.freed(("", tenant))', "pass"
