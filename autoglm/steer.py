@@ -12,7 +12,7 @@ from autoglm import wire
 from autoglm.client import Client
 from autoglm.errors import NotFound, UsageError
 from autoglm.paths import places
-from autoglm.show import paint_for, task_header, task_line
+from autoglm.show import paint_for, queue_state, task_header, task_line
 from autoglm.text import one_line
 from autoglm.types import TaskState, to_json
 
@@ -40,8 +40,7 @@ async def _steer(deed: Literal["pause", "resume"], arguments: argparse.Namespace
         if arguments.queue:
             call = client.pause_queue if deed == "pause" else client.resume_queue
             queue = await call(arguments.queue)
-            state = "paused" if queue.paused else "running"
-            _tell(arguments, queue, f"{one_line(queue.name)} {state}")
+            _tell(arguments, queue, f"{one_line(queue.name)} {queue_state(queue)}")
             return 0
         if arguments.job:
             call = client.pause_job if deed == "pause" else client.resume_job

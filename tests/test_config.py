@@ -150,3 +150,19 @@ def test_three_queues_are_there_without_being_configured_and_others_beside_them(
         "background": "queue",
         "mine": "cached",
     }
+
+
+def test_the_example_of_tiers_loads() -> None:
+    queues = load(Path(__file__).parent.parent / "examples" / "tiers.yaml").queues
+    core, normal = queues["core"], queues["normal"]
+    assert (core.max_running, core.max_wait, core.overflow) == (100, Duration("3s"), "reject")
+    assert (normal.max_running, normal.max_wait, normal.overflow) == (20, Duration(10), "archive")
+
+
+def test_a_plain_install_has_no_limits() -> None:
+    config = load()
+    assert (config.scheduler.max_pending, config.scheduler.max_pending_bytes) == (None, None)
+    assert config.tenants == {}
+    assert {(q.max_running, q.max_wait, q.overflow) for q in config.queues.values()} == {
+        (None, None, "wait"),
+    }
