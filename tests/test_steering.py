@@ -218,6 +218,9 @@ async def test_nothing_of_a_paused_queue_is_claimed(bench: Bench) -> None:
     await bench.insert("a", queue="core")
     await bench.insert("b")
     await bench.write(PauseQueue("core", paused=True, by="me"))
+    assert bench.effects.paused.keys() == {"core"}
+    await bench.write(PauseQueue("core", paused=True, by="you"))
+    assert not bench.effects.paused, "it was paused already"
     summary = await bench.store.query(p.FetchSummary())
     assert [(each.queue, each.by) for each in summary.paused] == [("core", "me")]
     assert [task.id for task in await bench.claim(1, 2)] == ["b"]

@@ -19,7 +19,7 @@ class BeginServing(Write, frozen=True):
 
 
 class PauseQueue(Write, frozen=True):
-    """Begin nothing more of a queue, or go on with it. Result: None."""
+    """Begin nothing more of a queue, or go on with it. Again: nothing changes. Result: None."""
 
     queue: str
     paused: bool

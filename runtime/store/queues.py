@@ -45,12 +45,14 @@ def set_queue(tx: Transaction, write: SetQueue) -> None:
 
 
 def pause_queue(tx: Transaction, write: PauseQueue) -> None:
-    tx.cx.execute("DELETE FROM queue_paused WHERE queue = ?", (write.queue,))
     if write.paused:
-        tx.cx.execute(
-            "INSERT INTO queue_paused VALUES (?, ?, ?)", (write.queue, write.by, tx.now_ms)
-        )
-    tx.effects.paused[write.queue] = PausedQueue(write.queue, write.by) if write.paused else None
+        row = (write.queue, write.by, tx.now_ms)
+        changed = tx.cx.execute("INSERT OR IGNORE INTO queue_paused VALUES (?, ?, ?)", row)
+    else:
+        changed = tx.cx.execute("DELETE FROM queue_paused WHERE queue = ?", (write.queue,))
+    if changed.rowcount:
+        paused = PausedQueue(write.queue, write.by) if write.paused else None
+        tx.effects.paused[write.queue] = paused
 
 
 def paused_queues(cx: sqlite3.Connection) -> tuple[PausedQueue, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from actors.tree import Tree
 from autoglm.types import TaskState
@@ -53,7 +53,7 @@ class WatchedStore:
         for name in committed.effects.paused:
             self._paused.discard(name)
         for result in committed.results:
-            claimed = result if isinstance(result, tuple) else ()
+            claimed = cast("tuple[object, ...]", result) if isinstance(result, tuple) else ()
             for task in claimed:
                 if isinstance(task, p.ClaimedTask) and task.lane[0] in self._paused:
                     self._found.append(f"{task.id} was begun, and queue {task.lane[0]} is paused")
