@@ -94,20 +94,7 @@ class Plan:
         self.tokens = rng.choice(OUTPUT_TOKENS)
         shares, limits = universe.rng("shares"), universe.rng("limits")
         self.config = Config(
-            engine=EngineConfig(
-                kind="simulated",
-                max_num_seqs=rng.choice([1, 2, 4, 8]),
-                replicas=rng.choice([1, 1, 2]),
-                faults=True,
-                watchdog_s=60 if self.slow else 3,
-                load_timeout_s=5,
-                simulated=SimulatedConfig(
-                    load_s=rng.choice([0, 0.3]),
-                    step_ms=rng.choice([0, 10, 10, 40]),
-                    prefill_tok_s=rng.choice([0, 1000]),
-                    output_tokens=self.tokens,
-                ),
-            ),
+            engine=self._engine(rng),
             scheduler=self._scheduler(shares.choice(POLICIES), limits),
             queues=with_built_in({"normal": QueueConfig(max_running=shares.choice([None, 1, 3]))}),
             tenants={"default": self._tenant(shares.choice([None, None, 1, 2]), limits)},
@@ -123,11 +110,26 @@ class Plan:
         steering = universe.rng("steering")
         self.steered = steering.random() < 0.4
         """Somebody pauses and resumes, and queues let nothing wait for long."""
-        if self.steered:
-            self._let_queues_overflow(steering)
+        self._let_queues_overflow(steering)
         self._errands = {who: list(self._errands_of(who)) for who in self.people}
         if self.degrade:
             self._degrade(universe.rng("degraded"))
+
+    def _engine(self, rng: Random) -> EngineConfig:
+        return EngineConfig(
+            kind="simulated",
+            max_num_seqs=rng.choice([1, 2, 4, 8]),
+            replicas=rng.choice([1, 1, 2]),
+            faults=True,
+            watchdog_s=60 if self.slow else 3,
+            load_timeout_s=5,
+            simulated=SimulatedConfig(
+                load_s=rng.choice([0, 0.3]),
+                step_ms=rng.choice([0, 10, 10, 40]),
+                prefill_tok_s=rng.choice([0, 1000]),
+                output_tokens=self.tokens,
+            ),
+        )
 
     @staticmethod
     def _scheduler(policy: Policy, rng: Random) -> SchedulerConfig:
@@ -176,7 +178,7 @@ class Plan:
 
     def _let_queues_overflow(self, rng: Random) -> None:
         queues = dict(self.config.queues)
-        for name in rng.sample(sorted(queues), rng.randint(0, 2)):
+        for name in rng.sample(sorted(queues), rng.randint(0, 2) if self.steered else 0):
             queues[name] = msgspec.structs.replace(
                 queues[name],
                 max_wait=Duration(rng.choice([0.3, 2])),
