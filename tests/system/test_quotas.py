@@ -43,7 +43,7 @@ async def test_the_command_is_refused_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", ["scheduler.max_pending=7", "tenants.default.max_pending=7"])
 async def test_run_goes_on_as_there_is_room(tmp_path: Path, limit: str) -> None:
-    lines = [json.dumps({"prompt": f"prompt {n}"}) for n in range(300)]
+    lines = [json.dumps({"prompt": f"prompt {n}"}) for n in range(60)]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     out = tmp_path / "out.jsonl"
     with Server(tmp_path / "data", *INSTANT, "--set", limit) as server:
@@ -57,7 +57,7 @@ async def test_run_goes_on_as_there_is_room(tmp_path: Path, limit: str) -> None:
 async def test_map_goes_on_as_there_is_room(tmp_path: Path, ordered: bool) -> None:
     with Server(tmp_path, *INSTANT, "--set", "scheduler.max_pending=5") as server:
         async with Client(server.socket) as client:
-            prompts = [str(n) for n in range(200)]
+            prompts = [str(n) for n in range(60)]
             found = [each async for each in client.map(prompts, ordered=ordered)]
     assert len(found) == len(prompts)
 
