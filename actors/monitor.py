@@ -13,14 +13,8 @@ from typing import Any
 from actors.batcher import Totals
 from actors.messages import MonitorMessage
 from actors.queues import Queues
-from autoglm.types import (
-    ActorStatus,
-    BatchStatus,
-    EngineStatus,
-    ServerStatus,
-    Status,
-    TaskState,
-)
+from autoglm.status import ActorStatus, BatchStatus, EngineStatus, ServerStatus, Status
+from autoglm.types import TaskState
 from model.hosted import HostedEngine
 from model.hosts import HostState
 from runtime.actor import Actor

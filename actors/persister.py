@@ -28,6 +28,7 @@ import anyio
 
 from actors.messages import Commit, Refused, TasksEnded, TasksMoved, TasksStopped
 from actors.queues import Queues
+from actors.quotas import Quotas
 from autoglm.errors import AutoGLMError
 from autoglm.types import TaskState
 from runtime.actor import Statistics
@@ -93,6 +94,7 @@ class Persister:
         outlets: Outlets,
         health: Health,
         queues: Queues,
+        quotas: Quotas,
         clock: Clock,
         now_ms: Callable[[], int],
     ) -> None:
@@ -106,6 +108,8 @@ class Persister:
         """Outlives us: damage is not forgotten by a restart."""
         self._queues = queues
         """What stands in for the engines; told of what is set."""
+        self._quotas = quotas
+        """How much may be taken in; told of every commit."""
         self._clock = clock
         self._now_ms = now_ms
         self._due = Alarm(clock, Signal(self._bell))
@@ -117,7 +121,7 @@ class Persister:
     async def run(self, started: Callable[[], None]) -> None:
         summary = await self._summary()
         self._tasks = {state: summary.counts.get(state, 0) for state in TaskState}
-        self._queues.recalled(summary.queues)
+        self._queues.recalled(summary.queues, summary.paused)
         self._set_due(summary.next_due_ms)
         self._outlets.frontdoor_missed.set()  # our predecessor may have died with news to tell
         started()
@@ -155,6 +159,7 @@ class Persister:
                 if health.damage is not None:
                     raise health.damage
                 writes = self._queues.equip([message.write for message in batch])
+                writes = self._quotas.equip(writes)
                 committed = await self._store.commit(writes, self._now_ms())
             except StoreDamaged as error:
                 health.damaged(error)
@@ -224,9 +229,12 @@ class Persister:
     def _publish(self, effects: Effects) -> None:
         """Tell of a commit. Nothing here waits."""
         outlets = self._outlets
-        self._queues.changed(effects.queues)
+        self._queues.changed(effects.queues, effects.paused)
+        self._quotas.committed(effects)
         for state, change in effects.counts.items():
             self._tasks[state] += change
+        if effects.paused:
+            outlets.scheduler_missed.set()  # claims of it under way were, or are, left out
         if effects.ready or effects.left or effects.gone:
             moved = TasksMoved(effects.ready, effects.left, effects.gone)
             if not outlets.scheduler.put_nowait(moved):

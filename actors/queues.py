@@ -19,9 +19,10 @@ from autoglm.errors import InvalidRequest
 from runtime.clock import Clock
 from runtime.queueconfig import DEFAULT_TEXT_CHARS_MAX, QueueConfig, check_known
 from runtime.store.jobprotocol import InsertLines
+from runtime.store.overflow import Overflow
 from runtime.store.protocol import InsertTasks, Write
 from runtime.store.queueprotocol import BeginServing, SetQueue
-from runtime.store.standin import KeptQueue
+from runtime.store.standin import KeptQueue, PausedQueue
 from runtime.supervision import Supervised
 
 log = logging.getLogger("autoglm.queues")
@@ -42,6 +43,7 @@ class Queues:
         self._engines = engines
         self._clock = clock
         self._live: dict[str, KeptQueue] = {}
+        self._paused: dict[str, PausedQueue] = {}
 
     @property
     def names(self) -> Collection[str]:
@@ -52,15 +54,28 @@ class Queues:
 
     def status(self, name: str) -> QueueStatus:
         configured, live = self._configured[name], self._live.get(name)
+        by = self._paused[name].by if name in self._paused else None
+        stopped = (name in self._paused, by)
         if live is None:
-            return QueueStatus(name, configured.degrade, "config", configured.default_text)
+            return QueueStatus(
+                name, configured.degrade, "config", configured.default_text, *stopped
+            )
         text = configured.default_text if live.default_text is None else live.default_text
-        return QueueStatus(name, live.degrade, "live", text)
+        return QueueStatus(name, live.degrade, "live", text, *stopped)
+
+    def paused(self, name: str) -> bool:
+        """Whether nothing of the queue is begun."""
+        return name in self._paused
 
     # ── writes ───────────────────────────────────────────────────────────────────────────────
 
     def begin(self) -> BeginServing:
-        return BeginServing(self._engine, self._cached)
+        overflow = tuple(
+            Overflow(name, queue.max_wait.ms, queue.overflow)
+            for name, queue in self._configured.items()
+            if queue.max_wait is not None and queue.overflow != "wait"
+        )
+        return BeginServing(self._engine, self._cached, overflow)
 
     def setting(self, request: wire.SetQueue, by: str | None) -> SetQueue:
         """What the request is to the store. Raises InvalidRequest."""
@@ -95,17 +110,27 @@ class Queues:
 
     # ── news from the store ──────────────────────────────────────────────────────────────────
 
-    def recalled(self, kept: Iterable[KeptQueue]) -> None:
+    def recalled(self, kept: Iterable[KeptQueue], paused: Iterable[PausedQueue] = ()) -> None:
         """All that is set."""
         self._live = {each.queue: each for each in kept}
+        self._paused = {each.queue: each for each in paused}
 
-    def changed(self, kept: Mapping[str, KeptQueue | None]) -> None:
+    def changed(
+        self,
+        kept: Mapping[str, KeptQueue | None],
+        paused: Mapping[str, PausedQueue | None] | None = None,
+    ) -> None:
         """What a commit set, and what it took back."""
         for name, each in kept.items():
             if each is None:
                 self._live.pop(name, None)
             else:
                 self._live[name] = each
+        for name, each in (paused or {}).items():
+            if each is None:
+                self._paused.pop(name, None)
+            else:
+                self._paused[name] = each
 
     def __repr__(self) -> str:
         return f"<Queues {', '.join(self._configured)}; set: {', '.join(self._live) or 'none'}>"

@@ -22,6 +22,7 @@ from actors.policy.admission import (
 from actors.policy.pace import Pace
 from actors.policy.priority import PriorityRules
 from actors.queues import Queues
+from actors.steerrequests import SteerRequests
 from actors.telling import Telling, unknown_task
 from autoglm import wire
 from autoglm.errors import InvalidRequest, NotAllowed, ProtocolError
@@ -60,6 +61,7 @@ class Requests:
         """Measured by the scheduler."""
         self._dead = DeadRequests(desk)
         self._drills = DrillRequests(desk)
+        self._steering = SteerRequests(desk, queues)
 
     def take(self, connection: Connection, request: wire.Request) -> None:
         """Start answering. Raises ProtocolError when the connection can't go on."""
@@ -107,6 +109,8 @@ class Requests:
                 self._dead.take(connection, request)
             case wire.BeginDrill() | wire.GetDrill() | wire.TakeCensus():
                 self._drills.take(connection, request)
+            case wire.Steer() | wire.PauseQueue():
+                self._steering.take(connection, request)
             case wire.OpenJob():
                 self._open_job(connection, request)
             case wire.SubmitLines():

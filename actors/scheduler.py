@@ -39,14 +39,8 @@ from runtime.alarm import Alarm
 from runtime.bell import Signal
 from runtime.clock import Clock
 from runtime.mailbox import ActorDied, Answered, Mailbox
-from runtime.store.protocol import (
-    ClaimedTask,
-    ClaimTasks,
-    FetchBacklog,
-    FetchSchedule,
-    Key,
-    Schedule,
-)
+from runtime.store.protocol import ClaimedTask, ClaimTasks, Key
+from runtime.store.scheduleprotocol import FetchBacklog, FetchSchedule, Schedule
 
 CAPACITY = 4096
 CLAIM_MAX = 256
@@ -120,6 +114,7 @@ class Scheduler(Actor[SchedulerMessage]):
         self._draining = False
 
     def handle(self, message: SchedulerMessage) -> None:
+        self._agenda.tick(self._clock.monotonic())
         match message:
             case TasksMoved(ready, left, gone):
                 self._agenda.moved(ready, left, gone)
@@ -151,6 +146,7 @@ class Scheduler(Actor[SchedulerMessage]):
     async def settle(self) -> None:
         """Ask for what the decisions need: what there is, more of the backlog, and claims."""
         self._alarm.rang()
+        self._agenda.tick(self._clock.monotonic())
         self._deliver()
         if self._missed.take():
             self._lost = True
@@ -162,6 +158,8 @@ class Scheduler(Actor[SchedulerMessage]):
             while self._demand[batcher] > 0 and await self._claim(batcher):
                 pass
         self._read()
+        if (at := self._agenda.next_tick) is not None:
+            self._alarm.no_later_than(at)
 
     async def _claim(self, batcher: str) -> bool:
         """Claim what is to run next at `batcher`. Whether there may be more."""

@@ -31,13 +31,16 @@ from actors.messages import Drain, TextsArrived
 from actors.policy.agenda import Agenda
 from actors.policy.pace import Pace
 from actors.policy.priority import PriorityRules
+from actors.policy.rates import Rates
 from actors.policy.refusal import refusal
 from actors.policy.rules import ConfiguredRules
 from actors.queues import Queues
+from actors.quotas import Quotas
 from actors.watchdog import Watchdog
 from actors.world import Identity, World
 from autoglm.errors import AutoGLMError
-from autoglm.types import ServerStatus, TaskState
+from autoglm.status import ServerStatus
+from autoglm.types import TaskState
 from model.engine import Progress
 from model.hosted import HostedEngine
 from runtime.actor import Child
@@ -89,7 +92,8 @@ class Tree:
         """Until cancelled. Raises StoreError at the start, Escalation when a child is hopeless."""
         await self.put_back()
         await self._memory.recall(self._world.store, self._engine_hosts.children)
-        self._queues.recalled((await self._world.store.query(FetchSummary())).queues)
+        summary = await self._world.store.query(FetchSummary())
+        self._queues.recalled(summary.queues, summary.paused)
         await self._root.run(lambda: None)
 
     async def drain(self, timeout_s: float) -> bool:
@@ -178,6 +182,8 @@ class Tree:
         )
         self._pace = Pace()
         self._queues = Queues(config.queues, config.engine.what, self._engine_hosts.children, clock)
+        self._rates = Rates(config.tenants, clock.monotonic())
+        self._quotas = Quotas(config, self._rates, clock)
         manager = self._world.manager
         self._root = supervisor(
             "root",
@@ -261,6 +267,7 @@ class Tree:
             self._at.outlets,
             self.health,
             self._queues,
+            self._quotas,
             self._world.clock,
             self._wall.now_ms,
         )
@@ -273,7 +280,11 @@ class Tree:
             self._at.engine_lane,
             self._at.reader,
             self._at.batchers,
-            Agenda(self._config.scheduler.policy, ConfiguredRules(self._config)),
+            Agenda(
+                self._config.scheduler.policy,
+                ConfiguredRules(self._config, self._queues.paused),
+                self._rates,
+            ),
             self._world.clock,
             self._pace,
         )

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
-from autoglm.types import ServerStatus
+from autoglm.status import ServerStatus
 from runtime import sdnotify
 from runtime.actor import Statistics
 from runtime.clock import Clock

@@ -8,7 +8,7 @@ import msgspec
 
 from actors.frontdoor import Listen
 from autoglm.ids import Ids
-from autoglm.types import ServerStatus
+from autoglm.status import ServerStatus
 from autoglm.wire import PROTOCOL_VERSION, Welcome
 from model.hosted import Launch
 from runtime.clock import Clock, Rng

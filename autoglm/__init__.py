@@ -34,19 +34,9 @@ from autoglm.errors import (
 )
 from autoglm.ids import Ids
 from autoglm.retry import Patience
+from autoglm.status import Status
 from autoglm.streaming import Chunk
-from autoglm.types import (
-    Answer,
-    Event,
-    Message,
-    Result,
-    Sampling,
-    Status,
-    Task,
-    TaskSpec,
-    TaskState,
-    Usage,
-)
+from autoglm.types import Answer, Event, Message, Result, Sampling, Task, TaskSpec, TaskState, Usage
 
 __version__ = "0.1.0"
 

@@ -18,7 +18,17 @@ from typing import NoReturn, cast
 
 import anyio
 
-from autoglm import __version__, argtypes, commands, dead, drilling, editing, pruning, queues
+from autoglm import (
+    __version__,
+    argtypes,
+    commands,
+    dead,
+    drilling,
+    editing,
+    pruning,
+    queues,
+    steer,
+)
 from autoglm.errors import AutoGLMError
 from autoglm.options import add_submit_options
 from autoglm.text import one_line
@@ -93,6 +103,7 @@ def build_parser(extra: Iterable[Extra] = ()) -> Parser:
     _add_cancel(subparsers)
     edit = add_command(subparsers, "edit", editing.SUMMARY, _async(editing.edit))
     editing.add_edit_options(edit)
+    _add_steering(subparsers)
     add_command(subparsers, "status", "show what the server is doing", _async(commands.status))
     add_command(subparsers, "top", "watch the server at work", _top)
     _add_events(subparsers)
@@ -161,6 +172,17 @@ def _add_cancel(subparsers: Subparsers[Parser]) -> None:
     parser.add_argument("--job", help="all tasks of this job")
 
 
+def _add_steering(subparsers: Subparsers[Parser]) -> None:
+    summary = "stop tasks, a job or a queue from being begun"
+    pause = add_command(subparsers, "pause", summary, _async(steer.pause))
+    steer.add_options(pause, steer.PAUSE_EXAMPLES)
+    summary = "go on with what was paused"
+    resume = add_command(subparsers, "resume", summary, _async(steer.resume))
+    steer.add_options(resume, steer.RESUME_EXAMPLES)
+    look = "look at what waited too long and was put aside, and requeue it"
+    _add_actions(subparsers, "archive", look, steer.ACTIONS)
+
+
 def _add_events(subparsers: Subparsers[Parser]) -> None:
     parser = add_command(
         subparsers, "events", "print every change of every task", _async(commands.events)
@@ -186,7 +208,7 @@ def _add_actions(
     subparsers: Subparsers[Parser],
     name: str,
     summary: str,
-    all_actions: Iterable[dead.Action | queues.Action],
+    all_actions: Iterable[dead.Action | queues.Action | steer.Action],
 ) -> None:
     """`autoglm NAME ACTION`."""
     parser = subparsers.add_parser(

@@ -30,13 +30,15 @@ from autoglm.queueclient import QueueCalls
 from autoglm.retry import PATIENCE, Patience, Retry
 from autoglm.session import Session
 from autoglm.spec import Prompt, TaskOptions
+from autoglm.status import Status
+from autoglm.steering import SteerCalls
 from autoglm.streaming import Chunk, chunks
-from autoglm.types import Answer, Event, Result, Status, Task, TaskState
+from autoglm.types import Answer, Event, Result, Task, TaskState
 
 EVENTS_POLL_S = 0.2
 
 
-class Client(QueueCalls, GraphCalls, EditCalls, EtaCalls):
+class Client(QueueCalls, GraphCalls, EditCalls, EtaCalls, SteerCalls):
     """One connection to a server, shared by any number of concurrent calls.
 
         async with Client() as client:

@@ -27,3 +27,6 @@ class QueueStatus(msgspec.Struct, frozen=True):
     """Where `degrade` comes from: the configuration, or somebody who set it since."""
     default_text: str | None = None
     """What is recorded where `degrade` is `default`."""
+    paused: bool = False
+    """Whether nothing of it is begun until somebody resumes it."""
+    paused_by: str | None = None

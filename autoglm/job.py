@@ -21,7 +21,7 @@ import msgspec
 from autoglm import wire
 from autoglm.batchfile import LineParser
 from autoglm.bits import Bits
-from autoglm.errors import Conflict, NotFound, UsageError
+from autoglm.errors import Conflict, NotFound, ServerBusy, UsageError
 from autoglm.ids import Ids
 from autoglm.inputfile import InputFile, Survey, open_input, survey
 from autoglm.resultfile import Results, error_line, errors_path, result_line
@@ -127,6 +127,8 @@ class _Job:
         self._done = done
         self._progress = progress
         self._report = report
+        self._lines_max = BATCH_LINES_MAX
+        """Lines in one request; fewer while the server has no room for more."""
 
     async def run(self, parser: LineParser) -> None:
         self._tell()
@@ -145,15 +147,32 @@ class _Job:
         with open_input(self._options.input) as file:
             source = InputFile(file)
             for lines in batches(source, parser, self._opened.submitted):
-                await self._hand_in(lines)
+                await self._hand_in_all(lines)
             if source.sha256 != self._survey.sha256:
                 raise Conflict(f"{self._options.input} changed while it was read; use --fresh")
         await self._hand_in((), last=True)
         self._progress.submitted = self._progress.total
 
+    async def _hand_in_all(self, lines: tuple[wire.JobLine, ...]) -> None:
+        """As many at a time as the server has room for, however long that takes."""
+        retry = self._session.retry()
+        while lines:
+            some = lines[: self._lines_max]
+            try:
+                await self._hand_in(some)
+            except ServerBusy as busy:
+                self._lines_max = (len(some) + 1) // 2
+                await retry.pause(busy)
+            else:
+                self._lines_max = min(2 * self._lines_max, BATCH_LINES_MAX)
+                lines = lines[len(some) :]
+
     async def _hand_in(self, lines: tuple[wire.JobLine, ...], *, last: bool = False) -> None:
         message = wire.SubmitLines(0, self._opened.job, lines, last)
-        await self._session.call(message, wire.LinesSubmitted)
+        patience = self._session.patience
+        if len(lines) > 1:  # of fewer, a full server may have room for some
+            patience = msgspec.structs.replace(patience, busy_s=0)
+        await self._session.call(message, wire.LinesSubmitted, patience)
         self._progress.submitted += len(lines)
         self._tell()
 

@@ -6,7 +6,8 @@
 
 Invariant: what was drawn and not yet taken never exceeds `in_flight`. A batch is whatever was
 drawn while the one before was being sent, so that a fast source makes large frames and a slow
-one waits for nothing.
+one waits for nothing. A batch that a full server has no room for is halved, and both halves are
+handed in again when it says so.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 
 from autoglm import wire
 from autoglm.connection import Channel
-from autoglm.errors import AutoGLMError, InvalidRequest
+from autoglm.errors import AutoGLMError, InvalidRequest, ServerBusy
 from autoglm.outcomes import accepted_task, result_of
 from autoglm.session import AWAY, Session, unexpected
 from autoglm.spec import Prompt, size_bytes
@@ -29,6 +30,8 @@ Outcome = Result | AutoGLMError
 
 BATCH_TASKS_MAX = 1024
 BATCH_BYTES_MAX = 4 * 1024 * 1024
+ASKING_MAX = 8
+"""Batches that wait for room at once; the others wait for them."""
 
 
 class Mapping:
@@ -60,6 +63,7 @@ class Mapping:
         self._fatal: AutoGLMError | None = None
         """Why no more answers can come: told at once."""
         self._changed = anyio.Event()
+        self._asking = anyio.Semaphore(ASKING_MAX)
 
     def __repr__(self) -> str:
         return (
@@ -70,10 +74,10 @@ class Mapping:
     async def run(self, prompts: Iterable[Prompt] | AsyncIterable[Prompt]) -> None:
         """Draw, submit and collect until all is done or `cancel` is called."""
         with self._running:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._draw, prompts)
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._draw, prompts)
                 while batch := await self._next_batch():
-                    tasks.start_soon(self._follow, batch)
+                    self._tasks.start_soon(self._follow, batch)
 
     async def take(self) -> Outcome | None:
         """What became of the next prompt; None when there are no more."""
@@ -145,8 +149,11 @@ class Mapping:
                 channel = await self._session.open(message)
                 await self._collect(channel, waiting)
             except AWAY as error:
+                if isinstance(error, ServerBusy):
+                    self._halve(waiting)
                 try:
-                    await retry.pause(error)
+                    async with self._asking:
+                        await retry.pause(error)
                 except AutoGLMError as final:
                     return self._fail(final)
             except AutoGLMError as error:
@@ -155,6 +162,13 @@ class Mapping:
                 if channel:
                     channel.close()
         return None
+
+    def _halve(self, waiting: dict[int, TaskSpec]) -> None:
+        """Leave the second half of a batch to another follower."""
+        numbers = list(waiting)
+        rest = {number: waiting.pop(number) for number in numbers[(len(numbers) + 1) // 2 :]}
+        if rest:
+            self._tasks.start_soon(self._follow, rest)
 
     async def _collect(self, channel: Channel, waiting: dict[int, TaskSpec]) -> None:
         """Move what ends from `waiting` to done, until nothing waits."""

@@ -24,8 +24,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from autoglm.show import STATE_COLOURS, batches_line
+from autoglm.status import ActorStatus, EngineStatus, Status
 from autoglm.text import in_words, one_line
-from autoglm.types import ActorStatus, EngineStatus, Status, TaskState
+from autoglm.types import TaskState
 
 HISTORY_SAMPLES = 120
 NAME_CELLS_MAX = 24

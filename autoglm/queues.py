@@ -10,7 +10,7 @@ from typing import NamedTuple, get_args
 from autoglm.client import Client
 from autoglm.degrade import Degrade, QueueStatus
 from autoglm.paths import places
-from autoglm.show import paint_for, table
+from autoglm.show import paint_for, queue_state, table
 from autoglm.text import one_line
 from autoglm.types import to_json
 
@@ -31,8 +31,11 @@ async def list_all(arguments: argparse.Namespace) -> int:
         for queue in queues:
             _print_json(queue)
         return 0
-    rows = [(each.name, each.degrade, each.source, each.default_text or "") for each in queues]
-    header = ("QUEUE", "DEGRADE", "FROM", "DEFAULT TEXT")
+    rows = [
+        (each.name, queue_state(each), each.degrade, each.source, each.default_text or "")
+        for each in queues
+    ]
+    header = ("QUEUE", "STATE", "DEGRADE", "FROM", "DEFAULT TEXT")
     for line in table(header, rows, paint_for(sys.stdout)):
         _print(line)
     return 0

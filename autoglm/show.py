@@ -14,17 +14,9 @@ import msgspec
 
 from autoglm.degrade import IN_WORDS, QueueStatus
 from autoglm.eta import Eta
+from autoglm.status import ActorStatus, EngineStatus, Status
 from autoglm.text import clock_time, in_words, one_line, printable
-from autoglm.types import (
-    ActorStatus,
-    Answer,
-    EngineStatus,
-    Event,
-    Output,
-    Status,
-    Task,
-    TaskState,
-)
+from autoglm.types import Answer, Event, Output, Task, TaskState
 
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36}
 STATE_COLOURS = {
@@ -186,7 +178,7 @@ def describe_status(status: Status, paint: Paint, now_ms: int) -> str:
         "",
         batches_line(status),
         "",
-        *table(("QUEUE", "DEGRADE", "FROM"), map(_queue_cells, status.queues), paint),
+        *table(("QUEUE", "STATE", "DEGRADE", "FROM"), map(_queue_cells, status.queues), paint),
         "",
         *table(
             ("ACTOR", "STATE", "BREAKER", "RESTARTS", "MAILBOX", "PROCESSED"),
@@ -239,7 +231,13 @@ def _mark(task: Task) -> str:
 
 
 def _queue_cells(queue: QueueStatus) -> Sequence[str]:
-    return (queue.name, queue.degrade, queue.source)
+    return (queue.name, queue_state(queue), queue.degrade, queue.source)
+
+
+def queue_state(queue: QueueStatus) -> str:
+    """`open`, or `paused` and by whom."""
+    by = f" by {queue.paused_by}" if queue.paused_by else ""
+    return f"paused{by}" if queue.paused else "open"
 
 
 def _task_counts(status: Status, paint: Paint) -> Iterable[str]:

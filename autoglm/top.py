@@ -27,8 +27,9 @@ from autoglm.paths import places
 from autoglm.picture import HISTORY_SAMPLES, View, picture
 from autoglm.retry import Patience
 from autoglm.show import all_states
+from autoglm.status import Status
 from autoglm.text import in_words
-from autoglm.types import Status, to_json
+from autoglm.types import to_json
 
 EVERY_S = 1.0
 SILENT_S = 3.0

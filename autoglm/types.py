@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from autoglm.degrade import Degraded, QueueStatus
+from autoglm.degrade import Degraded
 from autoglm.graph import AfterFailure
 
 
@@ -21,6 +21,7 @@ class TaskState(StrEnum):
     SCHEDULED = "scheduled"  # waits for a point in time
     BLOCKED = "blocked"  # waits for other tasks
     PAUSED = "paused"  # somebody stopped it before it ran
+    ARCHIVED = "archived"  # waited too long for its queue: put aside until it is requeued
     PENDING = "pending"  # ready: the scheduler may take it
     RUNNING = "running"  # claimed by a batcher
     RETRYING = "retrying"  # failed, waits out its back-off
@@ -230,75 +231,6 @@ class Event(
     cost: int
     by: str | None = None
     """The user who did it, where a person did; left out otherwise."""
-
-
-class EngineStatus(msgspec.Struct, frozen=True):
-    """One engine host. `choices` says what autoglm picked for this machine, and why."""
-
-    id: str
-    state: str
-    """`loading`, `ready` or `down`."""
-    breaker: str
-    """`closed`, `open` or `half_open`."""
-    model: str
-    running: int
-    waiting: int
-    slots: int
-    tokens_per_s: float
-    pid: int | None = None
-    choices: tuple[EngineChoice, ...] = ()
-    error: str | None = None
-
-
-class EngineChoice(msgspec.Struct, frozen=True):
-    """One setting of an engine: what it is, and the reason it was picked."""
-
-    name: str
-    value: str
-    why: str
-
-
-class ActorStatus(msgspec.Struct, frozen=True):
-    """One supervised actor; `mailbox` is how many messages wait, `processed` since server start."""
-
-    name: str
-    state: str
-    restarts: int
-    breaker: str
-    mailbox: int
-    processed: int
-
-
-class BatchStatus(msgspec.Struct, frozen=True):
-    """What went to the engines: `triggers` counts batches by what sent them."""
-
-    count: int = 0
-    mean_size: float = 0.0
-    triggers: dict[str, int] = {}
-
-
-class ServerStatus(msgspec.Struct, frozen=True):
-    version: str
-    pid: int
-    started_at: int
-    state: str
-    """`running` or `draining`."""
-    engine: str
-    model: str
-    data_dir: str
-    trouble: str | None = None
-    """Why nothing is accepted at the moment: what is wrong with the store, and what to do."""
-
-
-class Status(msgspec.Struct, frozen=True):
-    """What `autoglm status --json` prints."""
-
-    server: ServerStatus
-    tasks: dict[str, int]
-    engines: tuple[EngineStatus, ...]
-    actors: tuple[ActorStatus, ...]
-    batches: BatchStatus
-    queues: tuple[QueueStatus, ...] = ()
 
 
 def to_json(value: Any) -> bytes:

@@ -39,14 +39,8 @@ from bench import report
 from bench.load import START_MS, prompt
 from bench.report import Figure, progress, ratio
 from bench.served import memory_mb, simulated
-from runtime.store.protocol import (
-    ClaimTasks,
-    FetchBacklog,
-    InsertTasks,
-    LaneRead,
-    Outcome,
-    RecordOutcomes,
-)
+from runtime.store.protocol import ClaimTasks, InsertTasks, Outcome, RecordOutcomes
+from runtime.store.scheduleprotocol import FetchBacklog, LaneRead
 from runtime.store.sqlite import SqliteStore
 from tests.system.real import Server
 

@@ -28,14 +28,8 @@ from bench import report
 from bench.backlog import GROUP, SMALL, STORE, built, open_store, specs
 from bench.report import Figure, progress, ratio
 from runtime.config import Config
-from runtime.store.protocol import (
-    ClaimTasks,
-    FetchSchedule,
-    InsertTasks,
-    Outcome,
-    RecordOutcomes,
-    Write,
-)
+from runtime.store.protocol import ClaimTasks, InsertTasks, Outcome, RecordOutcomes, Write
+from runtime.store.scheduleprotocol import FetchSchedule
 
 TENANTS: Final = 10_000
 WARM_UP: Final = 100

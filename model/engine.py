@@ -15,7 +15,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from autoglm.types import EngineChoice, ErrorInfo, Message, Sampling
+from autoglm.status import EngineChoice
+from autoglm.types import ErrorInfo, Message, Sampling
 
 GIVEN_UP: Final = "aborted"
 """The code of a request that was stopped before it was answered, through no fault of its own."""

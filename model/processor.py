@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from autoglm.types import EngineChoice
+from autoglm.status import EngineChoice
 from runtime.config import EngineConfig
 
 GIB: Final = 2**30

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from autoglm.types import EngineChoice, Message, Sampling
+from autoglm.status import EngineChoice
+from autoglm.types import Message, Sampling
 from model.engine import (
     GIVEN_UP,
     Completion,

@@ -96,6 +96,10 @@ class SchedulerConfig(_Section, frozen=True):
     """`mlfq`: shares of queues and tenants in tokens, in them by rank; `round_robin`: the same in
     tasks; `priority`: by rank alone; `fifo`: in order of submission.
     """
+    max_pending: Count | None = None
+    """Tasks of all tenants that wait at most; what does not fit is refused. None: any number."""
+    max_pending_bytes: Count | None = None
+    """Bytes of prompts that wait at most, as stored."""
 
 
 class RetryConfig(_Section, frozen=True):

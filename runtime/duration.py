@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoglm.errors import UsageError
-from autoglm.text import duration_s
+from autoglm.text import duration_s, in_words
 
 
 class Duration:
@@ -12,6 +12,9 @@ class Duration:
     def __init__(self, value: float | str) -> None:
         """Raises UsageError for what is no duration."""
         self.ms = int(duration_s(value) * 1000)
+
+    def __str__(self) -> str:
+        return in_words(self.ms / 1000)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Duration) and self.ms == other.ms

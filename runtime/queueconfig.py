@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
@@ -12,13 +12,13 @@ from autoglm.degrade import Degrade
 from autoglm.errors import ConfigError, InvalidRequest
 from autoglm.spec import NAME_CHARS_MAX
 from autoglm.text import one_line
+from runtime.duration import Duration
 
 QUEUES = {"core": 6.0, "normal": 3.0, "background": 1.0}
 """They are there without being configured, and weigh so much."""
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Weight = Annotated[float, msgspec.Meta(gt=0)]
 DEFAULT_TEXT_CHARS_MAX = 16_384
-_LATER = {"max_wait", "overflow", "max_pending", "tasks_per_s", "tokens_per_min"}
 
 
 class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +30,10 @@ class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_running: Count | None = None
     """Tasks of it that run at once; None: as many as there are slots."""
 
+    max_wait: Duration | None = None
+    """How long a task waits at most, pending, before `overflow` says what becomes of it."""
+    overflow: Literal["wait", "reject", "archive"] = "wait"
+    """It goes on waiting, ends as expired, or is put aside until somebody requeues it."""
     degrade: Degrade = "queue"
     """What becomes of a new task while the breakers of all engines are open."""
     default_text: str | None = None
@@ -43,6 +47,20 @@ class TenantConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Its share of a queue's tokens against that of other tenants with work."""
     max_running: Count | None = None
     """Tasks of it that run at once, in all queues together; None: as many as there are slots."""
+    max_pending: Count | None = None
+    """Tasks of it that wait at most; what does not fit is refused. None: any number."""
+    tasks_per_s: Weight | None = None
+    """Tasks a second; None: any number."""
+    tokens_per_min: Count | None = None
+    """Tokens, of prompts and answers, in the last minute; None: any number."""
+    over_quota: Literal["hold", "reject"] = "hold"
+    """What becomes of tasks over these two rates: they are taken and wait, or are refused."""
+
+    @property
+    def rejects(self) -> bool:
+        """Whether work is refused for a rate."""
+        rated = self.tasks_per_s is not None or self.tokens_per_min is not None
+        return rated and self.over_quota == "reject"
 
 
 def with_built_in(queues: Mapping[str, QueueConfig]) -> dict[str, QueueConfig]:
@@ -53,6 +71,8 @@ def with_built_in(queues: Mapping[str, QueueConfig]) -> dict[str, QueueConfig]:
             raise ConfigError(f"{where}: a name has from 1 to {NAME_CHARS_MAX} characters")
         if queue.degrade == "default" and queue.default_text is None:
             raise ConfigError(f"{where}.default_text is missing: degrade is default")
+        if queue.overflow != "wait" and queue.max_wait is None:
+            raise ConfigError(f"{where}.max_wait is missing: overflow is {queue.overflow}")
         if len(queue.default_text or "") > DEFAULT_TEXT_CHARS_MAX:
             raise ConfigError(f"{where}.default_text: up to {DEFAULT_TEXT_CHARS_MAX} characters")
     every = dict.fromkeys(QUEUES, QueueConfig()) | dict(queues)
@@ -74,10 +94,7 @@ def check_known(name: str, queues: Collection[str]) -> None:
 
 
 def sections(of: str, named: object) -> dict[str, dict[str, Any]]:
-    """What stands in `queues` or `tenants`, by the path of each name.
-
-    Raises ConfigError for what comes later.
-    """
+    """What stands in `queues` or `tenants`, by the path of each name. Raises ConfigError."""
     found: dict[str, dict[str, Any]] = {}
     if isinstance(named, dict):
         for name, section in cast("dict[object, object]", named).items():
@@ -85,6 +102,4 @@ def sections(of: str, named: object) -> dict[str, dict[str, Any]]:
             if not isinstance(section, dict):
                 raise ConfigError(f"{path}: expected a section, such as {path}.weight")
             found[f"{path}."] = cast("dict[str, Any]", section)
-            if later := sorted(_LATER & section.keys()):
-                raise ConfigError(f"{path}.{later[0]} is not available in this version yet")
     return found

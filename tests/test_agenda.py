@@ -17,7 +17,8 @@ from actors.policy.running import INPUT_WEIGHT, OUTPUT_WEIGHT
 from autoglm.types import Usage
 from runtime.config import Config
 from runtime.queueconfig import QueueConfig, TenantConfig
-from runtime.store.protocol import Key, Lane, Left, Schedule
+from runtime.store.protocol import Key, Lane, Left
+from runtime.store.scheduleprotocol import Schedule
 
 POLICIES = ("mlfq", "round_robin", "priority", "fifo")
 CAPPED = Config(
@@ -31,7 +32,7 @@ class Stage:
 
     def __init__(self, policy: str, config: Config | None = None, keys_max: int = 8) -> None:
         self.rules = ConfiguredRules(config or Config())
-        self.agenda = Agenda(policy, self.rules, keys_max)
+        self.agenda = Agenda(policy, self.rules, keys_max=keys_max)
         self.pending: dict[int, tuple[Lane, Key]] = {}
         self.running: dict[int, Lane] = {}
         self._next = 0

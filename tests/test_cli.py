@@ -25,6 +25,9 @@ COMMANDS: dict[str, list[str]] = {
     "dead": ["list"],
     "drill": ["kill-engine"],
     "queue": ["list"],
+    "pause": ["id"],
+    "resume": ["id"],
+    "archive": ["list"],
 }
 
 

@@ -77,7 +77,9 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
         ("retention.evnets=1d", "did you mean retention.events?"),
         ("queues.x=1", "queues.x: expected a section"),
         ("queues=1", "queues: expected"),
-        ("queues.x.max_wait=2", "queues.x.max_wait is not available in this version yet"),
+        ("queues.x.max_wait=soon", "queues.x.max_wait: no duration: 'soon'"),
+        ("queues.x.overflow=archive", "queues.x.max_wait is missing: overflow is archive"),
+        ("queues.x.overflow=drop", "queues.x.overflow: invalid enum value"),
         ("queues.normal.weight=0", "queues.normal.weight: expected"),
         ("tenants.a.wieght=1", "did you mean tenants.a.weight?"),
         ("tenants.a.max_running=0", "tenants.a.max_running: expected"),
@@ -200,4 +202,20 @@ def test_a_rule_is_a_number_or_a_section() -> None:
     assert load(settings=["priority_rules={a: 1, b: {priority: 1}}"]).priority_rules == {
         "a": KindRule(priority=1),
         "b": KindRule(priority=1),
+    }
+
+
+def test_the_example_of_tiers_loads() -> None:
+    queues = load(Path(__file__).parent.parent / "examples" / "tiers.yaml").queues
+    core, normal = queues["core"], queues["normal"]
+    assert (core.max_running, core.max_wait, core.overflow) == (100, Duration("3s"), "reject")
+    assert (normal.max_running, normal.max_wait, normal.overflow) == (20, Duration(10), "archive")
+
+
+def test_a_plain_install_has_no_limits() -> None:
+    config = load()
+    assert (config.scheduler.max_pending, config.scheduler.max_pending_bytes) == (None, None)
+    assert config.tenants == {}
+    assert {(q.max_running, q.max_wait, q.overflow) for q in config.queues.values()} == {
+        (None, None, "wait"),
     }

@@ -13,12 +13,14 @@ import pytest
 from bench.figures import BEGIN, END, rendered
 from tests.system.real import INSTANT, Server, autoglm, environment
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCS = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 TIMEOUT_S = 120
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```$", DOCS, re.DOTALL | re.MULTILINE)
 
 
 def surroundings(folder: Path) -> dict[str, str]:
@@ -77,4 +79,4 @@ def test_every_command_is_in_the_readme_or_says_itself_what_it_does() -> None:
     commands = re.findall(r"^    (\w+)\s+(.*)$", listed, re.MULTILINE)
     assert {"serve", "run", "submit", "top"} <= {name for name, _ in commands}
     for name, summary in commands:
-        assert summary or f"autoglm {name}" in README, name
+        assert summary or f"autoglm {name}" in DOCS, name

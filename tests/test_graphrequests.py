@@ -36,7 +36,7 @@ def test_a_graph_is_handed_on_in_an_order_it_can_be_stored_in_and_answered_in_it
         await stage.clock.sleep(0.01)
         (message,) = stage.persister.drain_nowait()
         assert isinstance(message.write, InsertGraph)
-        assert message.write.tasks == (specs[2], specs[0], specs[1])
+        assert [task.id for task in message.write.tasks] == [name(3), name(1), name(2)]
         assert message.reply is not None
         stored = [Task(each.id, TaskState.PENDING) for each in message.write.tasks]
         message.reply.send(tuple(map(wire.Accepted, stored)))

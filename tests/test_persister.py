@@ -11,10 +11,13 @@ import pytest
 
 from actors.messages import Commit, Refused, TasksEnded, TasksMoved, TasksStopped
 from actors.persister import Outlets, Persister
+from actors.policy.rates import Rates
 from actors.queues import Queues
+from actors.quotas import Quotas
 from autoglm.errors import NotFound, ServerError
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
 from runtime.bell import Bell, Signal
+from runtime.config import Config
 from runtime.mailbox import ActorDied, Answered, Mailbox
 from runtime.queueconfig import with_built_in
 from runtime.store import jobprotocol as jp
@@ -51,6 +54,7 @@ class Stage:
 
     def __init__(self, universe: Universe, path: Path) -> None:
         self.clock = universe.clock
+        self.config = Config()
         self.asker: Mailbox[Any] = Mailbox(100)
         self.scheduler: Mailbox[Any] = Mailbox(1)
         self.frontdoor: Mailbox[Any] = Mailbox(1)
@@ -86,7 +90,8 @@ class Stage:
     async def run(self) -> None:
         self.persister = Persister(
             *(self.engine_lane, self.intake, self.store, self.outlets, self.health),
-            *(Queues(with_built_in({}), "none", (), self.clock), self.clock, self.clock.wall_ms),
+            Queues(with_built_in({}), "none", (), self.clock),
+            *(Quotas(self.config, Rates({}, 0), self.clock), self.clock, self.clock.wall_ms),
         )
         await self.persister.run(lambda: None)
 

@@ -24,7 +24,8 @@ from actors.scheduler import Scheduler
 from runtime.bell import Signal
 from runtime.config import Config
 from runtime.mailbox import Mailbox
-from runtime.store.protocol import ClaimedTask, ClaimTasks, FetchSchedule, Key, Schedule, StoreError
+from runtime.store.protocol import ClaimedTask, ClaimTasks, Key, StoreError
+from runtime.store.scheduleprotocol import FetchSchedule, Schedule
 from tests.simulation.loop import VirtualClock, run_virtually
 
 LANE = ("normal", "default")

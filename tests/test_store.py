@@ -22,6 +22,7 @@ from autoglm.wire import Accepted, GetEvents, JobLine, ListTasks
 from runtime.store import endings
 from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
+from runtime.store import scheduleprotocol as sp
 from runtime.store import upkeepprotocol as up
 from runtime.store.opening import SCHEMA_VERSION
 from runtime.store.sqlite import SqliteStore
@@ -79,8 +80,8 @@ def spec(id: str, **more: Any) -> TaskSpec:
 
 async def backlog(bench: Bench) -> tuple[p.Key, ...]:
     """The plain lane's first tasks."""
-    reads = (p.LaneRead(("normal", "default"), None),)
-    (found,) = await bench.store.query(p.FetchBacklog(reads, 9))
+    reads = (sp.LaneRead(("normal", "default"), None),)
+    (found,) = await bench.store.query(sp.FetchBacklog(reads, 9))
     return found
 
 

@@ -17,7 +17,7 @@ FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 300
 LONGER_FILES = {
     "model/vllm.py": 340,  # all of vLLM stays behind one file
-    "actors/tree.py": 320,  # one list: who is who, and who knows whom
+    "actors/tree.py": 330,  # one list: who is who, and who knows whom
 }
 LEFTOVERS = re.compile(
     r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b"

@@ -16,16 +16,16 @@ from autoglm.client import Client
 from autoglm.errors import ServerNotRunning, ServerUnavailable
 from autoglm.ids import Ids
 from autoglm.picture import View, picture, sparkline
-from autoglm.top import Watch
-from autoglm.types import (
+from autoglm.status import (
     ActorStatus,
     BatchStatus,
     EngineChoice,
     EngineStatus,
     ServerStatus,
     Status,
-    TaskState,
 )
+from autoglm.top import Watch
+from autoglm.types import TaskState
 
 STARTED_MS = 1_700_000_000_000
 NOW_MS = STARTED_MS + 185_000

@@ -44,5 +44,5 @@ def test_every_state_can_be_reached_and_only_three_begin() -> None:
 
 
 def test_what_waits_can_be_edited_and_nothing_else_stays_what_it_is() -> None:
-    waiting = {S.SCHEDULED, S.BLOCKED, S.PAUSED, S.PENDING, S.RETRYING}
+    waiting = {S.SCHEDULED, S.BLOCKED, S.PAUSED, S.ARCHIVED, S.PENDING, S.RETRYING}
     assert {state for state in S if legal(state, state)} == waiting

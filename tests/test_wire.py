@@ -15,19 +15,21 @@ from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull, Failure
 from autoglm.degrade import QueueStatus
 from autoglm.drill import Census, Drill, DrillPlan
 from autoglm.errors import AutoGLMError, ProtocolError, ServerBusy, from_code
-from autoglm.types import (
+from autoglm.status import (
     ActorStatus,
-    Answer,
     BatchStatus,
     EngineChoice,
     EngineStatus,
+    ServerStatus,
+    Status,
+)
+from autoglm.types import (
+    Answer,
     ErrorInfo,
     Event,
     Message,
     Output,
     Sampling,
-    ServerStatus,
-    Status,
     Task,
     TaskSpec,
     TaskState,
@@ -68,6 +70,8 @@ REQUESTS: list[wire.Request] = [
     wire.Edit(6, ("a", "b"), 3, 5, no_deadline=True, version=7),
     wire.GetStatus(7),
     wire.ListQueues(7),
+    wire.Steer(7, "requeue", ("a",), "job", every=True, after=5),
+    wire.PauseQueue(7, "core", paused=False),
     wire.SetQueue(8, "core", "default", "text", reset=True),
     wire.GetEvents(8, 9, "id", 10),
     wire.Prune(10, 1000, (7, 8)),

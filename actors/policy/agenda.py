@@ -5,20 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from actors.policy.backlog import KEYS_MAX, Backlog, Reading
+from actors.policy.rates import Rates
 from actors.policy.running import Running
 from actors.policy.shares import POLICIES, Rules
 from autoglm.types import Usage
-from runtime.store.protocol import Key, Lane, Left, Schedule
+from runtime.store.protocol import Key, Lane, Left
+from runtime.store.scheduleprotocol import Schedule
 
 _NONE: Mapping[Lane, Iterable[Key]] = {}
 
 
 class Agenda:
-    def __init__(self, policy: str, rules: Rules, keys_max: int = KEYS_MAX) -> None:
-        """`policy`: of `scheduler.policy`."""
+    def __init__(
+        self, policy: str, rules: Rules, rates: Rates | None = None, *, keys_max: int = KEYS_MAX
+    ) -> None:
+        """`policy`: of `scheduler.policy`; `rates`: what is known of them, None: there are none."""
         self._running = Running()
-        self._shares = POLICIES[policy](rules, self._running)
+        self._rates = rates or Rates({}, 0)
+        self._shares = POLICIES[policy](rules, self._running, self._rates)
         self._backlog = Backlog(self._shares, keys_max)
+
+    def tick(self, now: float) -> None:
+        """It is `now`, in monotonic seconds: holds may be over."""
+        self._rates.now = now
+        for tenant in self._rates.let_go():
+            self._shares.freed(("", tenant))
+
+    @property
+    def next_tick(self) -> float | None:
+        """When a hold is over, if nothing happens before."""
+        return self._rates.next_at
 
     def moved(
         self,
@@ -43,6 +59,7 @@ class Agenda:
                 continue
             taken.append(seq)
             self._shares.charge(lane, self._running.begin(seq, lane))
+            self._rates.began(lane[1])
             self._look()
         return tuple(taken)
 
@@ -91,6 +108,7 @@ class Agenda:
         charge = self._running.end(seq, usage)
         if charge is not None:
             self._shares.settle(charge.lane, charge.tokens)
+            self._rates.ended(charge.lane[1], usage.total_tokens)
             self._shares.freed(charge.lane)
 
     def _look(self) -> None:

@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from actors.policy.window import Refill, Window
-from runtime.store.protocol import FetchBacklog, Key, Lane, LaneRead
+from runtime.store.protocol import Key, Lane
+from runtime.store.scheduleprotocol import FetchBacklog, LaneRead
 
 KEYS_MAX = 4096
 """Keys held in all."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from runtime.config import Config
 from runtime.queueconfig import QueueConfig, TenantConfig
 
@@ -10,9 +12,12 @@ _PLAIN_TENANT = TenantConfig()
 
 
 class ConfiguredRules:
-    """See actors.policy.shares.Rules. Who is not configured weighs 1 and has no cap."""
+    """See actors.policy.shares.Rules. Who is not configured weighs 1 and has no cap; of a queue
+    that is paused nothing may run.
+    """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, paused: Callable[[str], bool] = lambda _: False) -> None:
+        self._paused = paused
         self._queues = config.queues
         self._tenants = config.tenants
 
@@ -20,7 +25,7 @@ class ConfiguredRules:
         return self._queues.get(queue, _PLAIN_QUEUE).weight or 1.0
 
     def queue_cap(self, queue: str) -> int | None:
-        return self._queues.get(queue, _PLAIN_QUEUE).max_running
+        return 0 if self._paused(queue) else self._queues.get(queue, _PLAIN_QUEUE).max_running
 
     def tenant_weight(self, tenant: str) -> float:
         return self._tenants.get(tenant, _PLAIN_TENANT).weight

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from actors.policy.backlog import Head, Order, Place
+from actors.policy.rates import Rates
 from actors.policy.running import Running
 from actors.policy.turns import Turns
 from runtime.store.protocol import Key, Lane
@@ -46,16 +47,19 @@ class Shares(Order, Protocol):
         ...
 
     def freed(self, lane: Lane) -> None:
-        """Something of the lane has stopped running: a cap may hold no more."""
+        """Something of the lane has stopped running, or its tenant's hold is over: what held it
+        may hold no more.
+        """
         ...
 
 
 class _Caps:
-    """Lanes that are passed over because their tenant's cap is reached."""
+    """Lanes that are passed over because their tenant's cap is reached, or its rate."""
 
-    def __init__(self, rules: Rules, running: Running) -> None:
+    def __init__(self, rules: Rules, running: Running, rates: Rates) -> None:
         self._rules = rules
         self._running = running
+        self._rates = rates
         self._held: dict[str, dict[str, None]] = {}
         """Tenants at their caps, with the queues in which they wait."""
 
@@ -80,14 +84,14 @@ class _Caps:
         return [(queue, tenant) for queue in self._held.pop(tenant, ())]
 
     def _tenant_full(self, tenant: str) -> bool:
-        cap = self._rules.tenant_cap(tenant)
-        return cap is not None and self._running.of_tenant[tenant] >= cap
+        cap, running = self._rules.tenant_cap(tenant), self._running.of_tenant[tenant]
+        return (cap is not None and running >= cap) or self._rates.holds(tenant, running)
 
 
 class FairShares:
-    def __init__(self, rules: Rules, running: Running) -> None:
+    def __init__(self, rules: Rules, running: Running, rates: Rates) -> None:
         self._rules = rules
-        self._caps = _Caps(rules, running)
+        self._caps = _Caps(rules, running, rates)
         self._queues = Turns(rules.queue_weight)
         self._tenants: dict[str, Turns] = {}
         self._offered: dict[Lane, None] = {}
@@ -163,8 +167,8 @@ class RoundRobin(FairShares):
 
 
 class ByRank:
-    def __init__(self, rules: Rules, running: Running) -> None:
-        self._caps = _Caps(rules, running)
+    def __init__(self, rules: Rules, running: Running, rates: Rates) -> None:
+        self._caps = _Caps(rules, running, rates)
         self._heads: dict[Lane, Head] = {}
         self._heap: list[tuple[Key, Lane]] = []
         """Holds entries that are out of date, until they come to its head."""
@@ -217,7 +221,7 @@ class ByRank:
             heapq.heappush(self._heap, (head.key, lane))
 
 
-POLICIES: dict[str, Callable[[Rules, Running], Shares]] = {
+POLICIES: dict[str, Callable[[Rules, Running, Rates], Shares]] = {
     "mlfq": FairShares,
     "round_robin": RoundRobin,
     "priority": ByRank,

@@ -64,6 +64,7 @@ from autoglm.wire.requests import (
     Submit,
     SubmitLines,
 )
+from autoglm.wire.steering import Deed, PauseQueue, Steer
 
 __all__ = [
     "FRAME_BYTES_MAX",
@@ -81,6 +82,7 @@ __all__ = [
     "Chunk",
     "DeadPage",
     "DeadReply",
+    "Deed",
     "DrillReply",
     "Edit",
     "EditDead",
@@ -105,6 +107,7 @@ __all__ = [
     "ListTasks",
     "Message",
     "OpenJob",
+    "PauseQueue",
     "Prune",
     "Pruned",
     "QueuesReply",
@@ -114,6 +117,7 @@ __all__ = [
     "SettleDead",
     "ShowDead",
     "StatusReply",
+    "Steer",
     "Submit",
     "SubmitLines",
     "Submitted",

@@ -8,7 +8,8 @@ from autoglm.deadletter import DeadLetter, DeadLetterInFull
 from autoglm.degrade import QueueStatus
 from autoglm.errors import AutoGLMError
 from autoglm.eta import Eta
-from autoglm.types import Answer, ErrorInfo, Event, Status, Task
+from autoglm.status import Status
+from autoglm.types import Answer, ErrorInfo, Event, Task
 from autoglm.wire.base import PROTOCOL_VERSION, Message
 from autoglm.wire.drills import CensusReply, DrillReply
 

@@ -11,6 +11,7 @@ from autoglm.degrade import Degrade
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
 from autoglm.wire.base import LIST_MAX, PAGE_MAX, PROTOCOL_VERSION, Message
 from autoglm.wire.drills import BeginDrill, GetDrill, TakeCensus
+from autoglm.wire.steering import PauseQueue, Steer
 
 
 class Hello(Message, frozen=True, tag="hello"):
@@ -244,4 +245,6 @@ Request = (
     | BeginDrill
     | GetDrill
     | TakeCensus
+    | Steer
+    | PauseQueue
 )

@@ -7,8 +7,9 @@ import sqlite3
 import msgspec
 
 from autoglm.types import TaskState
-from runtime.store.protocol import FetchBacklog, FetchSchedule, Key, Lane, Query, Schedule
-from runtime.store.transaction import all_rows
+from runtime.store.protocol import Key, Lane, Query
+from runtime.store.rows import all_rows
+from runtime.store.scheduleprotocol import FetchBacklog, FetchSchedule, Schedule
 
 _BEFORE_ALL: Key = (-(2**63), 0)
 

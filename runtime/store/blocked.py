@@ -14,7 +14,8 @@ from typing import NamedTuple
 from autoglm.graph import AfterFailure
 from autoglm.spec import AFTER_FAILURES
 from autoglm.types import TaskState
-from runtime.store.transaction import Transaction, execute_rows, json_numbers
+from runtime.store.rows import execute_rows, json_numbers
+from runtime.store.transaction import Transaction
 from runtime.store.urgency import hand_on
 
 TELL_SLICE = 250

@@ -27,7 +27,8 @@ from runtime.store.deadprotocol import (
 )
 from runtime.store.named import find_named
 from runtime.store.protocol import Settled
-from runtime.store.transaction import Payload, Transaction, error_of
+from runtime.store.rows import error_of
+from runtime.store.transaction import Payload, Transaction
 
 SLICE = 500
 """Dead letters looked at in one transaction: what the commits behind it wait for."""

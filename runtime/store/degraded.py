@@ -17,8 +17,9 @@ from autoglm.types import Answer, ErrorInfo, Output, Task, TaskSpec, TaskState, 
 from autoglm.wire import Accepted, JobLine
 from runtime.store import same
 from runtime.store.protocol import Ending
+from runtime.store.rows import execute_rows
 from runtime.store.standin import StandIn, StandIns
-from runtime.store.transaction import Transaction, execute_rows
+from runtime.store.transaction import Transaction
 
 COPIED_CHARS_MAX = 64 * 1024 * 1024
 """Of earlier answers in one transaction; tasks beyond it wait, as where there is none."""

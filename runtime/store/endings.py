@@ -13,12 +13,10 @@ from autoglm.errors import NotFound
 from autoglm.types import Answer, ErrorInfo, TaskState
 from runtime.store.blocked import Telling, next_to_tell, tell
 from runtime.store.named import find_named
+from runtime.store.overflow import put_aside, rule_of, why
 from runtime.store.protocol import CancelTasks, Ending, ReleaseDue, Settled, StoppedTask
-from runtime.store.transaction import (
-    Transaction,
-    error_text,
-    json_numbers,
-)
+from runtime.store.rows import error_text, json_numbers
+from runtime.store.transaction import Transaction
 
 CANCEL_SLICE = 500
 """Tasks of a job looked at in one transaction: what the commits behind it wait for."""
@@ -86,10 +84,25 @@ def release_due(tx: Transaction, _write: ReleaseDue) -> None:
                 (event, seq),
             )
             tx.ready(queue, tenant, rank, seq)
+        else:
+            _overflow(tx, seq, state, queue, attempt, last_event)
     row = tx.cx.execute(
         "SELECT min(wake_at) FROM task WHERE wake_at IS NOT NULL",
     ).fetchone()
     tx.due(row[0])
+
+
+def _overflow(
+    tx: Transaction, seq: int, state: str, queue: str, attempt: int, last_event: int
+) -> None:
+    """The wait of a task is over, if its queue still says so."""
+    rule = rule_of(tx, queue) if state == TaskState.PENDING else None
+    if rule is None:
+        tx.cx.execute("UPDATE task SET wake_at = expires_at WHERE seq = ?", (seq,))
+    elif rule.rule == "archive":
+        put_aside(tx, seq, attempt, last_event, rule)
+    else:
+        end_unfinished(tx, seq, TaskState.EXPIRED, why(rule))
 
 
 class Ended(NamedTuple):

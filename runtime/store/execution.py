@@ -20,15 +20,8 @@ from runtime.store.protocol import (
     PutBack,
     RecordOutcomes,
 )
-from runtime.store.transaction import (
-    Payload,
-    Transaction,
-    all_rows,
-    error_of,
-    error_text,
-    execute_rows,
-    json_numbers,
-)
+from runtime.store.rows import all_rows, error_of, error_text, execute_rows, json_numbers
+from runtime.store.transaction import Payload, Transaction
 
 ENGINE_DIED = ErrorInfo("engine_died", "the engine died while it ran; nothing was charged")
 """What is noted of an attempt that was cut short so."""
@@ -83,11 +76,11 @@ SELECT json_group_array(json_array(t.seq, t.id, t.attempt, t.failures, t.deaths,
                                    t.last_event, t.queue, t.tenant, json(p.body)))
 FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value
 JOIN payload p ON p.task = t.seq
-WHERE t.state = 'pending'
+WHERE t.state = 'pending' AND t.queue NOT IN (SELECT queue FROM queue_paused)
 """
 _CLAIM = """
 UPDATE task SET state = 'running', attempt = attempt + 1, owner = ?, started_at = ?,
-                last_event = ? + claimed.key
+                last_event = ? + claimed.key, wake_at = expires_at
 FROM json_each(?) claimed WHERE seq = claimed.value AND state = 'pending'
 """
 _SELECT_RUNNING = """

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from autoglm.errors import Conflict, NotFound
+from autoglm.errors import Conflict, NotFound, ServerBusy
 from autoglm.given import priority_of, queue_of
 from autoglm.types import Task, TaskSpec, TaskState
 from autoglm.wire import Accepted, JobLine
@@ -23,13 +23,10 @@ from runtime.store.graphprotocol import InsertGraph, none_of
 from runtime.store.jobprotocol import InsertLines, JobOpening, OpenJob
 from runtime.store.known import Twins, known_as, names_taken, twins_of, upstream_of
 from runtime.store.protocol import InsertTasks
+from runtime.store.rows import WAITS_FOR_SHOWN, error_text, execute_rows
 from runtime.store.standin import StandIns
-from runtime.store.transaction import (
-    WAITS_FOR_SHOWN,
-    Transaction,
-    error_text,
-    execute_rows,
-)
+from runtime.store.transaction import Transaction
+from runtime.store.waiting import Room
 
 _INSERT_TASKS = """
 INSERT INTO task (seq, id, state, rank, last_event, tenant, queue, priority, kind, key, job,
@@ -38,14 +35,27 @@ INSERT INTO task (seq, id, state, rank, last_event, tenant, queue, priority, kin
 """
 
 
-def insert_tasks(tx: Transaction, writes: Sequence[InsertTasks]) -> list[tuple[Accepted, ...]]:
-    """`writes` stand together in one commit, so the same stands in for the engines in all."""
-    specs = [spec for write in writes for spec in write.tasks]
+def insert_tasks(
+    tx: Transaction, writes: Sequence[InsertTasks]
+) -> list[tuple[Accepted, ...] | ServerBusy]:
+    """`writes` stand together in one commit, so the same stands in for the engines in all, and
+    the same limits hold. Each is taken whole or refused whole.
+    """
+    room = Room(tx, writes[0].limits, writes[0].standins)
+    refusals = [room.refusal(write.tasks) for write in writes]
+    taken = [write for write, refusal in zip(writes, refusals, strict=True) if refusal is None]
+    specs = [spec for write in taken for spec in write.tasks]
     stored = iter(_insert(tx, specs, None, writes[0].standins))
-    return [tuple(next(stored).accepted for _ in write.tasks) for write in writes]
+    return [
+        tuple(next(stored).accepted for _ in write.tasks) if refusal is None else refusal
+        for write, refusal in zip(writes, refusals, strict=True)
+    ]
 
 
 def insert_graph(tx: Transaction, write: InsertGraph) -> tuple[Accepted, ...]:
+    refusal = Room(tx, write.limits, write.standins).refusal(write.tasks)
+    if refusal is not None:
+        raise refusal
     tx.cx.execute("SAVEPOINT graph")
     accepted = tuple(each.accepted for each in _insert(tx, write.tasks, None, write.standins))
     if any(each.error is not None for each in accepted):
@@ -98,6 +108,10 @@ def insert_lines(tx: Transaction, write: InsertLines) -> int:
             fresh.append(line)
             submitted = line.line
     refuse_lines(fresh, write.standins)
+    specs = [line.task for line in fresh if line.task is not None and line.error is None]
+    refusal = Room(tx, write.limits, write.standins).refusal(specs)
+    if refusal is not None:
+        raise refusal
     _insert_lines(tx, write.job, fresh, write.standins)
     tx.cx.execute(
         "UPDATE job SET submitted = ?, lines = lines + ?, sealed = max(sealed, ?) WHERE id = ?",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from autoglm.wire import JobLine
+from runtime.store.limits import NO_LIMITS, Limits
 from runtime.store.protocol import Query, Write
 from runtime.store.standin import StandIns
 
@@ -22,7 +23,8 @@ class OpenJob(Write, frozen=True):
 
 class InsertLines(Write, frozen=True):
     """Result: int, the last line that is in. Raises NotFound for an unknown job, and for one out
-    of the tenant's reach (None: the operator's), EngineUnavailable where a stand-in refuses.
+    of the tenant's reach (None: the operator's), EngineUnavailable where a stand-in refuses,
+    ServerBusy where the lines don't fit into the limits.
     """
 
     tenant: str | None
@@ -30,6 +32,7 @@ class InsertLines(Write, frozen=True):
     lines: tuple[JobLine, ...]
     last: bool
     standins: StandIns = {}
+    limits: Limits = NO_LIMITS
 
 
 class JobOpening(msgspec.Struct, frozen=True):

@@ -13,7 +13,8 @@ from autoglm.wire import Accepted
 from runtime.store.chores import free_key
 from runtime.store.content import same_content
 from runtime.store.degraded import Stored
-from runtime.store.transaction import TASK_COLUMNS, Transaction, all_rows, task_of
+from runtime.store.rows import TASK_COLUMNS, all_rows, task_of
+from runtime.store.transaction import Transaction
 
 _encode = json.Encoder().encode
 Twins = dict[tuple[str, str], str]
@@ -43,6 +44,17 @@ def names_taken(tx: Transaction, specs: Sequence[TaskSpec]) -> set[object]:
         )
         found.update((tenant, key) for tenant, key in json.decode(rows))
     return found
+
+
+def will_be_free(tx: Transaction, spec: TaskSpec) -> bool:
+    """Whether the key of `spec` is of a task that would give it up (see `free_key`)."""
+    row = tx.cx.execute(
+        "SELECT 1 FROM task WHERE tenant = ? AND key = ?"
+        " AND (EXISTS (SELECT 1 FROM job WHERE job.id = task.job AND current = 0)"
+        " OR EXISTS (SELECT 1 FROM chore WHERE chore.job = task.job))",
+        (spec.tenant, spec.key),
+    ).fetchone()
+    return row is not None
 
 
 def twins_of(specs: Sequence[TaskSpec], stored: Sequence[Stored]) -> Twins:

@@ -6,7 +6,7 @@
     2 ─▶ 3   what is set of a queue; tasks that were answered without an engine; results are found
              by what was asked for, and the engine they are of is known; pending tasks are found
              by queue and tenant; what becomes of a task when another that it waits for fails,
-             and whose urgency it has
+             and whose urgency it has; what waits is counted
 
 A step is frozen: it spells out the tables it makes, because `schema.sql` goes on. SQLite can't
 change a column's type or place, so a table is renamed, made anew, filled by one statement and the
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import msgspec
 
+from runtime.store.migration_3 import MORE_3
 from runtime.store.protocol import StoreError
 
 log = logging.getLogger("autoglm.store")
@@ -80,7 +81,7 @@ def json_payloads_and_chained_events(cx: sqlite3.Connection) -> None:
 
 def queue_settings_and_degraded_answers(cx: sqlite3.Connection) -> None:
     """2 -> 3. Nothing is rewritten, however large the store is."""
-    for statement in _MORE_3:
+    for statement in MORE_3:
         cx.execute(statement)
 
 
@@ -221,54 +222,4 @@ CREATE TABLE tally (
 ) STRICT, WITHOUT ROWID
 """,
     "INSERT INTO tally SELECT state, count(*) FROM task GROUP BY state",
-)
-_MORE_3 = (
-    "DROP INDEX task_pending",
-    "CREATE INDEX task_pending ON task (queue, tenant, rank, seq) WHERE state = 'pending'",
-    "ALTER TABLE task ADD COLUMN degraded TEXT",
-    "ALTER TABLE task ADD COLUMN after_failure TEXT",
-    "ALTER TABLE task ADD COLUMN inherited INTEGER",
-    """
-CREATE TABLE telling (
-    seq      INTEGER PRIMARY KEY,
-    upstream INTEGER NOT NULL,
-    id       TEXT    NOT NULL,
-    state    TEXT    NOT NULL,
-    upto     INTEGER NOT NULL
-) STRICT
-""",
-    """
-CREATE TABLE hurrying (
-    task INTEGER PRIMARY KEY
-) STRICT
-""",
-    """
-CREATE TABLE queue_setting (
-    queue        TEXT    PRIMARY KEY,
-    degrade      TEXT    NOT NULL,
-    default_text TEXT,
-    by           TEXT,
-    at           INTEGER NOT NULL
-) STRICT, WITHOUT ROWID
-""",
-    """
-CREATE TABLE engine_since (
-    event INTEGER PRIMARY KEY,
-    what  TEXT    NOT NULL
-) STRICT
-""",
-    """
-CREATE TABLE same (
-    task INTEGER PRIMARY KEY,
-    hash INTEGER NOT NULL
-) STRICT
-""",
-    "CREATE INDEX same_hash ON same (hash)",
-    """
-CREATE TABLE same_upto (
-    id   INTEGER PRIMARY KEY CHECK (id = 1),
-    done INTEGER NOT NULL,
-    last INTEGER NOT NULL
-) STRICT
-""",
 )

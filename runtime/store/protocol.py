@@ -14,7 +14,8 @@ import msgspec
 
 from autoglm.types import Answer, ErrorInfo, Message, Output, Sampling, TaskSpec, TaskState, Usage
 from autoglm.wire import GetEvents, ListTasks
-from runtime.store.standin import KeptQueue, StandIns
+from runtime.store.limits import NO_LIMITS, Limits
+from runtime.store.standin import KeptQueue, PausedQueue, StandIns
 
 Lane = tuple[str, str]
 """`(queue, tenant)`: tasks that only their ranks tell apart."""
@@ -27,16 +28,19 @@ class Write(msgspec.Struct, frozen=True):
 
 
 class InsertTasks(Write, frozen=True):
-    """Result: `tuple[Accepted, ...]`, one a task."""
+    """Result: `tuple[Accepted, ...]`, one a task; ServerBusy, and nothing is stored, where they
+    don't fit into the limits.
+    """
 
     tasks: tuple[TaskSpec, ...]
     standins: StandIns = {}
+    limits: Limits = NO_LIMITS
 
 
 class ClaimTasks(Write, frozen=True):
     """Pending -> running for `owner`, attempt + 1. Result: `tuple[ClaimedTask, ...]`.
 
-    Tasks that are no longer pending are left out.
+    Tasks that are no longer pending are left out, and those of queues that are paused.
     """
 
     owner: str
@@ -181,12 +185,16 @@ class Effects(msgspec.Struct):
     stopped: list[StoppedTask] = []
     jobs: set[str] = set()
     """Jobs of which something may be told now."""
+    taken_in: dict[str, int] = {}
+    """New tasks that were counted against limits, by tenant."""
     counts: dict[TaskState, int] = {}
     """Change of the number of tasks in each state."""
     chores: bool = False
     """Whether a `DoChore` has something to do now."""
     queues: dict[str, KeptQueue | None] = {}
     """What is set of queues now; None: nothing."""
+    paused: dict[str, PausedQueue | None] = {}
+    """Queues that were paused, and resumed."""
     next_due_ms: int | None = None
     """The earliest point in time that this commit made something due."""
 
@@ -226,33 +234,6 @@ class FetchEvents(Query, frozen=True):
     filter: GetEvents
 
 
-class LaneRead(NamedTuple):
-    """A lane's pending tasks after `after`; None: from its head on."""
-
-    lane: Lane
-    after: Key | None
-
-
-class FetchBacklog(Query, frozen=True):
-    """Result: `tuple[tuple[Key, ...], ...]`: the first `limit` of each of the reads, in order."""
-
-    reads: tuple[LaneRead, ...]
-    limit: int
-
-
-class FetchSchedule(Query, frozen=True):
-    """Result: `Schedule`."""
-
-
-class Schedule(msgspec.Struct, frozen=True):
-    """What a scheduler that knows nothing has to know."""
-
-    heads: dict[Lane, Key]
-    """The lanes in which tasks are pending, each with its first."""
-    running: dict[int, Lane]
-    """By task number."""
-
-
 class FetchSummary(Query, frozen=True):
     """Result: `Summary`."""
 
@@ -261,6 +242,7 @@ class Summary(msgspec.Struct, frozen=True):
     counts: dict[TaskState, int]
     next_due_ms: int | None
     queues: tuple[KeptQueue, ...] = ()
+    paused: tuple[PausedQueue, ...] = ()
 
 
 class Store(Protocol):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import msgspec
 
 from autoglm.types import TaskState
-from runtime.store.transaction import Transaction, chunked, json_numbers, marks
+from runtime.store.rows import chunked, json_numbers, marks
+from runtime.store.transaction import Transaction
 from runtime.store.upkeepprotocol import Place, Pruned, PruneEvents, PruneTasks
 
 SLICE_TASKS = 250

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autoglm.degrade import Degrade
+from runtime.store.overflow import Overflow
 from runtime.store.protocol import Write
 
 
@@ -13,6 +14,16 @@ class BeginServing(Write, frozen=True):
     """The kind and the model of its engines: what results from now on are of."""
     cached: tuple[str, ...]
     """Queues that answer with earlier results by the configuration."""
+    overflow: tuple[Overflow, ...] = ()
+    """What becomes of tasks that wait too long, where they do not just wait."""
+
+
+class PauseQueue(Write, frozen=True):
+    """Begin nothing more of a queue, or go on with it. Again: nothing changes. Result: None."""
+
+    queue: str
+    paused: bool
+    by: str | None = None
 
 
 class SetQueue(Write, frozen=True):

@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Collection
 
 from runtime.store import same
-from runtime.store.queueprotocol import BeginServing, SetQueue
-from runtime.store.standin import KeptQueue
+from runtime.store.overflow import set_overflow
+from runtime.store.queueprotocol import BeginServing, PauseQueue, SetQueue
+from runtime.store.standin import KeptQueue, PausedQueue
 from runtime.store.transaction import Transaction
 
 _SET = """
@@ -19,6 +20,7 @@ RETURNING queue, degrade, default_text
 
 def begin_serving(tx: Transaction, write: BeginServing) -> None:
     same.note_engine(tx, write.what)
+    set_overflow(tx, write.overflow)
     _keep_what_is_needed(tx, write.cached)
 
 
@@ -40,6 +42,22 @@ def set_queue(tx: Transaction, write: SetQueue) -> None:
         ).fetchone()
         tx.effects.queues[queue] = KeptQueue(*row)
     _keep_what_is_needed(tx, write.cached)
+
+
+def pause_queue(tx: Transaction, write: PauseQueue) -> None:
+    if write.paused:
+        row = (write.queue, write.by, tx.now_ms)
+        changed = tx.cx.execute("INSERT OR IGNORE INTO queue_paused VALUES (?, ?, ?)", row)
+    else:
+        changed = tx.cx.execute("DELETE FROM queue_paused WHERE queue = ?", (write.queue,))
+    if changed.rowcount:
+        paused = PausedQueue(write.queue, write.by) if write.paused else None
+        tx.effects.paused[write.queue] = paused
+
+
+def paused_queues(cx: sqlite3.Connection) -> tuple[PausedQueue, ...]:
+    rows = cx.execute("SELECT queue, by FROM queue_paused ORDER BY queue")
+    return tuple(PausedQueue(*row) for row in rows)
 
 
 def queue_settings(cx: sqlite3.Connection) -> tuple[KeptQueue, ...]:

@@ -10,15 +10,8 @@ from autoglm.types import Answer, Event, Output, Task, TaskState, Usage
 from autoglm.wire import JobLineEnded
 from runtime.store.jobprotocol import FetchJobLines
 from runtime.store.protocol import FetchAnswers, FetchEvents, FetchSummary, FetchTasks, Summary
-from runtime.store.queues import queue_settings
-from runtime.store.transaction import (
-    TASK_COLUMNS,
-    TASK_WIDTH,
-    chunked,
-    error_of,
-    marks,
-    task_of,
-)
+from runtime.store.queues import paused_queues, queue_settings
+from runtime.store.rows import TASK_COLUMNS, TASK_WIDTH, chunked, error_of, marks, task_of
 
 PAGE_BYTES_MAX = 8 * 1024 * 1024
 """Answers' text in one page, so that a page always fits a frame."""
@@ -139,7 +132,7 @@ def fetch_summary(cx: sqlite3.Connection, _query: FetchSummary) -> Summary:
     rows = cx.execute("SELECT state, tasks FROM tally WHERE tasks != 0").fetchall()
     due = cx.execute("SELECT min(wake_at) FROM task WHERE wake_at IS NOT NULL").fetchone()
     counts = {TaskState(state): count for state, count in rows}
-    return Summary(counts, due[0], queue_settings(cx))
+    return Summary(counts, due[0], queue_settings(cx), paused_queues(cx))
 
 
 def _open(row: tuple[Any, ...]) -> bool:

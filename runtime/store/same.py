@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from autoglm.types import Output, TaskSpec, Usage
 from runtime.store.content import hash_of, same_content
-from runtime.store.transaction import Transaction, execute_rows, json_numbers
+from runtime.store.rows import execute_rows, json_numbers
+from runtime.store.transaction import Transaction
 
 SLICE = 250
 """Tasks looked at in one transaction: what the commits behind it wait for."""

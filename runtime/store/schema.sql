@@ -39,6 +39,7 @@ CREATE INDEX task_due ON task (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX task_job ON task (job, seq) WHERE job IS NOT NULL;
 CREATE INDEX task_ended ON task (finished_at) WHERE finished_at IS NOT NULL AND job IS NULL;
 CREATE INDEX task_dead ON task (seq) WHERE state = 'dead';
+CREATE INDEX task_archived ON task (seq) WHERE state = 'archived';
 
 CREATE TABLE payload (
     task INTEGER PRIMARY KEY,
@@ -157,6 +158,18 @@ CREATE TABLE queue_setting (                -- what was set while the server ran
     at           INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE queue_paused (                 -- of which nothing is begun
+    queue TEXT    PRIMARY KEY,
+    by    TEXT,                             -- the person who did it
+    at    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE overflow (                     -- queues in which nothing waits longer than so
+    queue       TEXT    PRIMARY KEY,
+    max_wait_ms INTEGER NOT NULL,
+    rule        TEXT    NOT NULL            -- reject, archive
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE engine_since (                 -- results recorded by events above this one are of
     event INTEGER PRIMARY KEY,              -- this kind of engine and model, up to the next row
     what  TEXT    NOT NULL
@@ -173,6 +186,12 @@ CREATE TABLE same_upto (                    -- there is a row while `same` is ke
     done INTEGER NOT NULL,                  -- tasks up to this one have been looked at,
     last INTEGER NOT NULL                   -- up to this one have to be
 ) STRICT;
+
+CREATE TABLE waiting (                      -- how much waits: neither runs nor has ended
+    tenant TEXT    PRIMARY KEY,             -- '': of all of them
+    tasks  INTEGER NOT NULL,
+    bytes  INTEGER NOT NULL                 -- of their payloads
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE tally (                        -- how many tasks are in each state
     state TEXT    PRIMARY KEY,

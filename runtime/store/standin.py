@@ -31,3 +31,10 @@ class KeptQueue(msgspec.Struct, frozen=True):
     degrade: Degrade
     default_text: str | None = None
     """None: the configuration's."""
+
+
+class PausedQueue(msgspec.Struct, frozen=True):
+    """A queue of which nothing is begun."""
+
+    queue: str
+    by: str | None

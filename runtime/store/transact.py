@@ -26,12 +26,14 @@ from runtime.store import (
     pruning,
     queues,
     reading,
+    steering,
 )
 from runtime.store import deadprotocol as dead
 from runtime.store import graphprotocol as gp
 from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
 from runtime.store import queueprotocol as qp
+from runtime.store import scheduleprotocol as sp
 from runtime.store import upkeepprotocol as up
 from runtime.store.faults import use_up
 from runtime.store.opening import unusable
@@ -49,6 +51,7 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     p.CancelTasks: endings.cancel_tasks,
     p.ReleaseDue: endings.release_due,
     editing.EditTasks: editing.edit_tasks,
+    steering.SteerTasks: steering.steer_tasks,
     up.PruneTasks: pruning.prune_tasks,
     up.PruneEvents: pruning.prune_events,
     up.DoChore: chores.do_chore,
@@ -58,6 +61,7 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     up.RememberBreaker: breakers.remember_breaker,
     qp.BeginServing: queues.begin_serving,
     qp.SetQueue: queues.set_queue,
+    qp.PauseQueue: queues.pause_queue,
 }
 _WRITES_TOGETHER: dict[type[p.Write], Callable[[Transaction, Any], list[Any]]] = {
     p.InsertTasks: intake.insert_tasks,
@@ -68,8 +72,8 @@ _QUERIES: dict[type[p.Query], Callable[[sqlite3.Connection, Any], Any]] = {
     p.FetchTasks: reading.fetch_tasks,
     p.FetchEvents: reading.fetch_events,
     jp.FetchJobLines: reading.fetch_job_lines,
-    p.FetchBacklog: backlog.fetch_backlog,
-    p.FetchSchedule: backlog.fetch_schedule,
+    sp.FetchBacklog: backlog.fetch_backlog,
+    sp.FetchSchedule: backlog.fetch_schedule,
     backlog.FetchStanding: backlog.fetch_standing,
     p.FetchSummary: reading.fetch_summary,
     dead.FetchDeadLetters: deadletters.fetch_dead_letters,
@@ -131,7 +135,7 @@ def _attempt(
                 cx.execute("SAVEPOINT one")
             try:
                 results += _carry_out(tx, kind, together)
-                tx.write_events()
+                tx.finish()
             except AutoGLMError as refusal:
                 assert len(together) == 1, "one refusal for many writes"
                 results.append(refusal)  # raised before anything was changed
@@ -186,6 +190,9 @@ def _merge(into: p.Effects, more: p.Effects) -> None:
     into.jobs |= more.jobs
     into.chores |= more.chores
     into.queues.update(more.queues)
+    into.paused.update(more.paused)
+    for tenant, count in more.taken_in.items():
+        into.taken_in[tenant] = into.taken_in.get(tenant, 0) + count
     for state, change in more.counts.items():
         into.counts[state] = into.counts.get(state, 0) + change
     due = [at for at in (into.next_due_ms, more.next_due_ms) if at is not None]

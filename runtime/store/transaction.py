@@ -8,14 +8,15 @@ which consults the table of legal transitions and writes the event log.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Collection
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from autoglm.types import ErrorInfo, Message, Sampling, Task, TaskSpec, TaskState, Usage
+from autoglm.types import Message, Sampling, TaskSpec, TaskState, Usage
+from runtime.store.limits import WAITING
 from runtime.store.protocol import Answered, Effects, Left
+from runtime.store.rows import execute_rows, json_numbers
 from runtime.store.transitions import legal
 
 V = TypeVar("V")
@@ -53,6 +54,23 @@ INSERT INTO event (seq, task, prev, from_state, to_state, attempt, at, cost) {ro
 """
 
 
+_MOVED = """
+SELECT t.tenant, count(*), sum(length(CAST(p.body AS BLOB)))
+FROM json_each(?) moved CROSS JOIN task t ON t.seq = moved.value JOIN payload p ON p.task = t.seq
+GROUP BY t.tenant
+"""
+_COUNT_WAITING = """
+INSERT INTO waiting VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks, bytes = bytes + excluded.bytes
+"""
+
+
+_BEGIN_WAITS = """
+UPDATE task SET wake_at = min(coalesce(expires_at, ?), ?)
+FROM json_each(?) ready WHERE seq = ready.value AND state = 'pending'
+"""
+
+
 class Counters:
     """Numbers that only rise, kept between transactions. Owned by the one writing connection."""
 
@@ -83,6 +101,9 @@ class Transaction:
         self._counters = counters
         counters.logical_ms = max(counters.logical_ms, now_ms)
         self._events: list[tuple[object, ...]] = []
+        self._waits: list[int] = []
+        """Tasks that wait from now on; one may be in it and in the next."""
+        self._waits_no_more: list[int] = []
 
     @property
     def logical_ms(self) -> int:
@@ -123,6 +144,8 @@ class Transaction:
         event = self._counters.event
         cost = usage.total_tokens
         self._events.append((event, seq, prev, before, after, attempt, self.now_ms, cost))
+        if (waits := after in WAITING) != (before in WAITING):
+            (self._waits if waits else self._waits_no_more).append(seq)
         if before is TaskState.RUNNING:
             self.effects.left.append(Left(seq, usage))
         counts = self.effects.counts
@@ -166,94 +189,42 @@ class Transaction:
             (given.task, given.event, given.logical_ms),
         )
 
-    def write_events(self) -> None:
+    def finish(self) -> None:
+        """Write what every change of state brings with it."""
+        self._write_events()
+        self._count_waiting()
+        self._begin_waits()
+
+    def _begin_waits(self) -> None:
+        """Note when the wait of what has become pending is over, where its queue has an end."""
+        if not self.effects.ready:
+            return
+        longest = dict(self.cx.execute("SELECT queue, max_wait_ms FROM overflow"))
+        for (queue, _), keys in self.effects.ready.items():
+            if queue in longest:
+                at = self.now_ms + longest[queue]
+                self.cx.execute(_BEGIN_WAITS, (at, at, json_numbers(seq for _, seq in keys)))
+                self.due(at)
+
+    def _count_waiting(self) -> None:
+        for sign, seqs in ((1, self._waits), (-1, self._waits_no_more)):
+            if not seqs:
+                continue
+            changes = [
+                (tenant, sign * tasks, sign * size)
+                for tenant, tasks, size in self.cx.execute(_MOVED, (json_numbers(seqs),))
+            ]
+            total = (sum(each[1] for each in changes), sum(each[2] for each in changes))
+            self.cx.executemany(_COUNT_WAITING, [*changes, ("", *total)])
+            seqs.clear()
+
+    def _write_events(self) -> None:
         if self.by is None:
             execute_rows(self.cx, _INSERT_EVENTS, self._events)
         else:
             signed = [(*event, self.by) for event in self._events]
             execute_rows(self.cx, "INSERT INTO event {rows}", signed)
         self._events = []
-
-
-# ── many rows at once ────────────────────────────────────────────────────────────────────────────
-# Python's sqlite3 gives up the interpreter's lock for every row that goes in or comes out, and has
-# to win it back from the event loop each time. A statement that takes all its rows at once, and
-# one that gives all of its answer as one JSON text, gives it up once, for all of SQLite's work.
-
-_ROWS_AT_ONCE = (256, 64, 16, 4, 1)
-"""Few sizes, so that the statements stay prepared; 256 rows keep within SQLite's bound values."""
-
-
-def execute_rows(cx: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]]) -> int:
-    """Run `sql` with `rows` in the place of its `{rows}`. Returns how many rows it changed."""
-    changed, start = 0, 0
-    for size in _ROWS_AT_ONCE:
-        while len(rows) - start >= size:
-            values = [value for row in rows[start : start + size] for value in row]
-            changed += cx.execute(_with_rows(sql, len(rows[0]), size), values).rowcount
-            start += size
-    return changed
-
-
-def all_rows(cx: sqlite3.Connection, sql: str, values: Iterable[object]) -> str:
-    """The answer of a query that makes one JSON text of all its rows."""
-    (text,) = cx.execute(sql, tuple(values)).fetchone()
-    return text
-
-
-def json_numbers(numbers: Iterable[int]) -> str:
-    """For `json_each`."""
-    return f"[{','.join(map(str, numbers))}]"
-
-
-@lru_cache(maxsize=128)
-def _with_rows(sql: str, width: int, count: int) -> str:
-    row = f"({marks(width)})"
-    return sql.format(rows="VALUES " + ", ".join([row] * count))
-
-
-WAITS_FOR_SHOWN = 10
-"""Names of upstream tasks in a task: a page of 1,000 has to fit a frame."""
-TASK_COLUMNS = (
-    "t.id, t.state, t.tenant, t.queue, t.priority, t.kind, t.key, t.job, t.attempt, t.failures,"  # noqa: S608
-    " t.created_at, t.started_at, t.finished_at, t.deadline_at, t.expires_at, t.error, t.degraded,"
-    " t.after_failure, t.inherited, CASE t.state WHEN 'blocked' THEN (SELECT json_group_array(id)"
-    " FROM (SELECT u.id FROM blocker b CROSS JOIN task u ON u.seq = b.upstream"
-    f" WHERE b.task = t.seq ORDER BY b.upstream LIMIT {WAITS_FOR_SHOWN})) END,"
-    " coalesce(t.last_event, 0)"
-)
-TASK_WIDTH = 21
-
-
-def task_of(row: tuple[object, ...]) -> Task:
-    """The task in the first `TASK_WIDTH` columns, selected as `TASK_COLUMNS`."""
-    *plain, error, degraded, after_failure, inherited, waits_for, version = row[:TASK_WIDTH]
-    waits = msgspec.json.decode(str(waits_for), type=tuple[str, ...]) if waits_for else ()
-    return Task(
-        *(plain[0], TaskState(plain[1]), *plain[2:], error_of(error), degraded),  # pyright: ignore
-        after_failure=after_failure,  # pyright: ignore
-        inherited_priority=inherited,  # pyright: ignore
-        waits_for=waits,
-        version=version,  # pyright: ignore
-    )
-
-
-def error_of(text: object) -> ErrorInfo | None:
-    return None if text is None else msgspec.json.decode(str(text), type=ErrorInfo)
-
-
-def error_text(error: ErrorInfo | None) -> str | None:
-    return None if error is None else msgspec.json.encode(error).decode()
-
-
-def chunked(items: tuple[V, ...], size: int = 500) -> Iterator[tuple[V, ...]]:
-    """Pieces that fit SQLite's limit on bound values."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def marks(count: int) -> str:
-    return ", ".join("?" * count)
 
 
 def _largest(cx: sqlite3.Connection, sql: str) -> int:

@@ -2,7 +2,8 @@
 
 scheduled ─┐      ┌────────────────▶ succeeded: answered without an engine
 blocked ───┼─▶ pending ─▶ running ─▶ succeeded
-paused ◀───┘    ▲ ▲ ▲        │
+paused ◀───┤    ▲ ▲ ▲        │
+archived ◀─┘    │ │ │        │         paused also from retrying
                 │ │ └────────┤ put back, uncharged
                 │ └ retrying ◀┤
         retried └──── dead ◀──┤      dead ─▶ cancelled: discarded
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from autoglm.types import TaskState as S
 
-WAITING = (S.SCHEDULED, S.BLOCKED, S.PAUSED, S.PENDING, S.RETRYING)
+WAITING = (S.SCHEDULED, S.BLOCKED, S.PAUSED, S.ARCHIVED, S.PENDING, S.RETRYING)
 
 LEGAL: frozenset[tuple[S | None, S]] = frozenset(
     {
@@ -26,7 +27,10 @@ LEGAL: frozenset[tuple[S | None, S]] = frozenset(
         (S.SCHEDULED, S.PENDING),
         (S.BLOCKED, S.PENDING),
         (S.PENDING, S.PAUSED),
+        (S.RETRYING, S.PAUSED),
         (S.PAUSED, S.PENDING),
+        (S.PENDING, S.ARCHIVED),
+        (S.ARCHIVED, S.PENDING),
         (S.RETRYING, S.PENDING),
         (S.PENDING, S.RUNNING),
         (S.PENDING, S.SUCCEEDED),

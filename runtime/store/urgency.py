@@ -14,7 +14,8 @@ import heapq
 from collections.abc import Iterable
 
 from autoglm.types import TaskState
-from runtime.store.transaction import Transaction, execute_rows, json_numbers
+from runtime.store.rows import execute_rows, json_numbers
+from runtime.store.transaction import Transaction
 
 HURRY_SLICE = 4096
 """Tasks that one write moves forward."""

@@ -17,8 +17,10 @@ from runtime.store.protocol import FetchAnswers
 from runtime.store.reading import fetch_answers
 from runtime.store.transitions import legal
 from tests.simulation.graphs import HOUR_MS, wrong_with_graphs, wrong_with_urgency
+from tests.simulation.limited import wrong_with_limits
 from tests.simulation.people import History, expected_text
 from tests.simulation.plan import DEFAULT_TEXT, FAILING, POISON, Plan
+from tests.simulation.steering import wrong_with_waits
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -47,6 +49,8 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
     found += _wrong_with_events(cx, rows)
     found += _wrong_with_tally(cx)
     found += _wrong_with_caps(cx, plan)
+    found += wrong_with_limits(cx, plan)
+    found += wrong_with_waits(cx, plan)
     found += _wrong_with_times(cx, history)
     found += _wrong_with_cancelled(rows, history)
     found += wrong_with_graphs(cx, history.after, history.run)
@@ -77,7 +81,8 @@ def _wrong_with_task(row: Row, plan: Plan, history: History) -> Iterator[str]:
     expected = expected_text(prompt, plan.tokens) if row.degraded != "default" else DEFAULT_TEXT
     if row.text is not None and row.text != expected:
         yield f"{row.id}: wrong answer {row.text!r} to {prompt!r}"
-    if row.state is TaskState.EXPIRED and row.id not in history.expires_at:
+    waited = row.error is not None and "queue_wait" in row.error
+    if row.state is TaskState.EXPIRED and row.id not in history.expires_at and not waited:
         yield f"{row.id} expired and has no time to"
     failures = next((count for mark, count in FAILING.items() if mark in prompt), 0)
     failures = 1 if any(mark in prompt for mark in POISON) else failures
@@ -199,6 +204,7 @@ def _wrong_with_times(cx: sqlite3.Connection, history: History) -> Iterator[str]
             yield f"{id} ranks behind where it belongs"
     for id, at in cx.execute(
         "SELECT t.id, e.at FROM event e JOIN task t ON t.seq = e.task WHERE e.to_state = 'expired'"
+        " AND t.error ->> '$.code' = 'expired'"
     ):
         if at < history.expires_at.get(id, 0):
             yield f"{id} expired at {at}, before its time {history.expires_at[id]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from actors.tree import Tree
 from autoglm.types import TaskState
@@ -22,6 +22,8 @@ class WatchedStore:
         self._found = found
         self.tree: Tree | None = None
         self.answered = 0
+        rows = store.cx.execute("SELECT queue FROM queue_paused").fetchall()
+        self._paused: set[str] = {name for (name,) in rows}
 
     async def open(self) -> None:
         await self._store.open()
@@ -35,6 +37,7 @@ class WatchedStore:
     async def commit(self, writes: Sequence[p.Write], now_ms: int) -> p.Committed:
         down = self._no_engine()
         committed = await self._store.commit(writes, now_ms)
+        self._look_at_claims(committed)
         for ending in committed.effects.endings:
             task = None if ending.answer is None else ending.answer.task
             if task is None or task.state is not TaskState.SUCCEEDED or task.attempt:
@@ -44,6 +47,17 @@ class WatchedStore:
             if task.degraded is None or ending.answer is None:
                 self._found.append(f"{task.id} was answered without an engine, and is not marked")
         return committed
+
+    def _look_at_claims(self, committed: p.Committed) -> None:
+        """Nothing of a queue is begun from the commit that pauses it to the one that resumes it."""
+        for name in committed.effects.paused:
+            self._paused.discard(name)
+        for result in committed.results:
+            claimed = cast("tuple[object, ...]", result) if isinstance(result, tuple) else ()
+            for task in claimed:
+                if isinstance(task, p.ClaimedTask) and task.lane[0] in self._paused:
+                    self._found.append(f"{task.id} was begun, and queue {task.lane[0]} is paused")
+        self._paused |= {name for name, by in committed.effects.paused.items() if by is not None}
 
     async def impair(self, fault: p.Fault | None) -> None:
         await self._store.impair(fault)

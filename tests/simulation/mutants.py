@@ -23,6 +23,7 @@ from actors.policy.backlog import Backlog
 from actors.policy.staging import Staging
 from actors.policy.window import Window
 from actors.queues import Queues
+from actors.scheduler import Scheduler
 from actors.telling import Telling
 from actors.tree import Tree
 from autoglm.types import Task, TaskState
@@ -43,7 +44,9 @@ from runtime.store import (
     intake,
     opening,
     same,
+    steering,
     urgency,
+    waiting,
 )
 from runtime.store.jobprotocol import InsertLines
 from runtime.store.protocol import InsertTasks
@@ -171,7 +174,7 @@ MUTANTS = {
         retry, "_lost", "TaskState.PENDING, died=True", "TaskState.PENDING, charged=True, died=True"
     ),
     "a claim is not fenced by the state": Mutant(
-        execution, "_SELECT_CLAIMABLE", "WHERE t.state = 'pending'", ""
+        execution, "_SELECT_CLAIMABLE", "t.state = 'pending' AND", ""
     ),
     "a restarted batcher forgets what had ended": Mutant(
         Batcher, "on_start", "self._to_record.append(flight)", "pass"
@@ -281,10 +284,37 @@ MUTANTS = {
         Queues, "recalled", "self._live =", "_ ="
     ),
     "an edited task keeps its old rank": Mutant(
-        editing, "_change", "tx.rank_of(_spec(wanted), row.created_at)", "row.rank"
+        editing, "_change", "tx.ranking.rank(_spec(wanted), row.created_at)", "row.rank"
     ),
     "an edited task is taken out of its place and put nowhere": Mutant(
         editing, "_change", "tx.ready(row.queue, row.tenant, rank, row.seq)", "pass"
+    ),
+    "the limit on what waits is looked at too late": Mutant(
+        waiting.Room,
+        "_refusal_of",
+        "waiting.tasks + more.tasks <= most",
+        "waiting.tasks <= most",
+    ),
+    "what waits is counted up and never down": Mutant(
+        Transaction,
+        "_count_waiting",
+        "((1, self._waits), (-1, self._waits_no_more))",
+        "((1, self._waits),)",
+    ),
+    "a queue that is resumed is not looked at": Mutant(
+        Persister, "_publish", "if effects.paused:", "if False:"
+    ),
+    "a task that is resumed stays where it is": Mutant(
+        steering, "_steer", "tx.ready(queue, tenant, rank, seq)", "pass"
+    ),
+    "nobody has time to wait": Mutant(
+        Transaction, "_begin_waits", "at = self.now_ms + longest[queue]", "at = self.now_ms"
+    ),
+    "who is held by a rate is not let go": Mutant(
+        Agenda, "tick", 'self._shares.freed(("", tenant))', "pass"
+    ),
+    "nobody wakes for the end of a hold": Mutant(
+        Scheduler, "settle", "self._alarm.no_later_than(at)", "pass"
     ),
     "a trial is never made smaller": Mutant(
         poison, "trial_max", "max(1, slots >> (deaths - 1))", "slots"

@@ -262,7 +262,8 @@ class Person:
             await self._insist(lambda call=call: call(id))
         answer = await self._insist(lambda: client.answer(id, wait=True))
         wanted = TaskState.CANCELLED if discard else TaskState.DEAD
-        if answer.task.state is not wanted:
+        overflown = self._plan.steered and answer.task.state is TaskState.EXPIRED
+        if answer.task.state is not wanted and not overflown:
             self._history.complain(f"{id} was mourned and is {answer.task.state}")
 
     async def _stream(self, client: Client, errand: Errand) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 import msgspec
 
@@ -12,6 +13,7 @@ from autoglm.degrade import Degrade
 from runtime.config import (
     BatchConfig,
     Config,
+    Duration,
     EngineBreaker,
     EngineConfig,
     RetryConfig,
@@ -22,8 +24,12 @@ from runtime.config import (
 from runtime.queueconfig import QueueConfig, TenantConfig, with_built_in
 from tests.simulation.world import Universe
 
-POLICIES = ("mlfq", "mlfq", "round_robin", "priority", "fifo")
+Policy = Literal["mlfq", "round_robin", "priority", "fifo"]
+POLICIES: tuple[Policy, ...] = ("mlfq", "mlfq", "round_robin", "priority", "fifo")
 OUTPUT_TOKENS = (1, 3, 6)
+OVERFLOWS: tuple[Literal["wait", "reject", "archive"], ...] = ("wait", "reject", "archive")
+REQUEST_MAX = 6
+"""Tasks that somebody hands in at once: a lower limit would keep them out for ever."""
 CRASH, HANG = "[[crash]]", "[[hang]]"
 POISON = (CRASH, HANG)
 """Marks that end the engine each time."""
@@ -86,25 +92,12 @@ class Plan:
         self.people = [f"person-{number}" for number in range(1, rng.randint(1, 3) + 1)]
         self.tokens = rng.choice(OUTPUT_TOKENS)
         self.small_slices = universe.rng("slices").random() < 0.3  # of what waits for others
-        shares = universe.rng("shares")
+        shares, limits = universe.rng("shares"), universe.rng("limits")
         self.config = Config(
-            engine=EngineConfig(
-                kind="simulated",
-                max_num_seqs=rng.choice([1, 2, 4, 8]),
-                replicas=rng.choice([1, 1, 2]),
-                faults=True,
-                watchdog_s=60 if self.slow else 3,
-                load_timeout_s=5,
-                simulated=SimulatedConfig(
-                    load_s=rng.choice([0, 0.3]),
-                    step_ms=rng.choice([0, 10, 10, 40]),
-                    prefill_tok_s=rng.choice([0, 1000]),
-                    output_tokens=self.tokens,
-                ),
-            ),
-            scheduler=SchedulerConfig(shares.choice(POLICIES)),
+            engine=self._engine(rng),
+            scheduler=self._scheduler(shares.choice(POLICIES), limits),
             queues=with_built_in({"normal": QueueConfig(max_running=shares.choice([None, 1, 3]))}),
-            tenants={"default": TenantConfig(max_running=shares.choice([None, None, 1, 2]))},
+            tenants={"default": self._tenant(shares.choice([None, None, 1, 2]), limits)},
             batch=BatchConfig(window_ms=rng.choice([0, 10, 10, 100])),
             retry=RetryConfig(
                 base_ms=rng.choice([1, 100]), cap_ms=500, attempt_timeout_s=2 if self.slow else 15
@@ -114,9 +107,44 @@ class Plan:
         """How often the wall clock jumps under a running server."""
         self.degrade = not self.poisoned and universe.rng("degrade").random() < 0.4
         """Queues do all sorts of things while no engine can serve, and that happens."""
+        steering = universe.rng("steering")
+        self.steered = steering.random() < 0.4
+        """Somebody pauses and resumes, and queues let nothing wait for long."""
+        self._let_queues_overflow(steering)
         self._errands = {who: list(self._errands_of(who)) for who in self.people}
         if self.degrade:
             self._degrade(universe.rng("degraded"))
+
+    def _engine(self, rng: Random) -> EngineConfig:
+        return EngineConfig(
+            kind="simulated",
+            max_num_seqs=rng.choice([1, 2, 4, 8]),
+            replicas=rng.choice([1, 1, 2]),
+            faults=True,
+            watchdog_s=60 if self.slow else 3,
+            load_timeout_s=5,
+            simulated=SimulatedConfig(
+                load_s=rng.choice([0, 0.3]),
+                step_ms=rng.choice([0, 10, 10, 40]),
+                prefill_tok_s=rng.choice([0, 1000]),
+                output_tokens=self.tokens,
+            ),
+        )
+
+    @staticmethod
+    def _scheduler(policy: Policy, rng: Random) -> SchedulerConfig:
+        tasks = rng.choice([None, None, REQUEST_MAX, REQUEST_MAX + 3])
+        return SchedulerConfig(policy, tasks, rng.choice([None, None, 100 * REQUEST_MAX]))
+
+    @staticmethod
+    def _tenant(max_running: int | None, rng: Random) -> TenantConfig:
+        return TenantConfig(
+            max_running=max_running,
+            max_pending=rng.choice([None, None, REQUEST_MAX]),
+            tasks_per_s=rng.choice([None, None, REQUEST_MAX]),
+            tokens_per_min=rng.choice([None, None, 200]),
+            over_quota=rng.choice(["hold", "reject"]),
+        )
 
     def config_at_start(self, number: int) -> Config:
         """The configuration that the server's start `number` finds."""
@@ -147,6 +175,16 @@ class Plan:
             count = 0 if how == "look" else rng.choice([1, 2, 6])
             prompts = [f"{who} {number} {place}{self._mark()}" for place in range(count)]
             yield Errand(who, number, how, prompts)
+
+    def _let_queues_overflow(self, rng: Random) -> None:
+        queues = dict(self.config.queues)
+        for name in rng.sample(sorted(queues), rng.randint(0, 2) if self.steered else 0):
+            queues[name] = msgspec.structs.replace(
+                queues[name],
+                max_wait=Duration(rng.choice([0.3, 2])),
+                overflow=rng.choice(OVERFLOWS),
+            )
+        self.config = msgspec.structs.replace(self.config, queues=queues)
 
     def _degrade(self, rng: Random) -> None:
         """Every death of an engine opens its breaker, and people ask for the same again."""

@@ -37,7 +37,7 @@ from actors.world import Identity, World
 from autoglm import wire
 from runtime import actor, supervision
 from runtime.mailbox import Mailbox
-from runtime.store import blocked, endings, urgency
+from runtime.store import blocked, endings, steering, urgency
 from runtime.supervision import Supervisor
 from tests.simulation import net
 from tests.simulation.check import violations
@@ -50,6 +50,7 @@ from tests.simulation.net import Network
 from tests.simulation.people import History, Operator, Person, Vandal
 from tests.simulation.plan import POISON, Plan
 from tests.simulation.restarts import RestartWatch
+from tests.simulation.steering import Steward
 from tests.simulation.world import Universe
 
 LIVENESS_S = 600
@@ -180,6 +181,8 @@ class _Simulation:
                 if plan.degrade:
                     group.start_soon(Operator(self.universe, history).live)
                     group.start_soon(self._open_breakers)
+                if plan.steered:
+                    group.start_soon(Steward(self.universe, history, people).live)
                 group.start_soon(self._move_the_clock)
                 await self._break_engines()
         self._over = True
@@ -332,6 +335,7 @@ class _Simulation:
             if self.plan.small_slices:
                 stack.enter_context(patch.object(blocked, "TELL_SLICE", 1))
                 stack.enter_context(patch.object(urgency, "HURRY_SLICE", 1))
+            stack.enter_context(patch.object(steering, "SLICE", 2))
             stack.enter_context(patch.object(supervision, "log", self))
             watched = self._restarts.around(Supervisor._run_once)  # pyright: ignore
             stack.enter_context(patch.object(Supervisor, "_run_once", watched))

@@ -15,7 +15,8 @@ import msgspec
 import pytest
 
 from autoglm import Client, Task
-from autoglm.types import Status, TaskState
+from autoglm.status import Status
+from autoglm.types import TaskState
 from runtime.orphans import identity_of
 from runtime.process import STARTS
 from tests.system.real import Server, fingerprint, succeeded

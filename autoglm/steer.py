@@ -1,0 +1,127 @@
+"""`autoglm pause`, `resume` and `archive`: take tasks out of the line and put them back."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from autoglm import wire
+from autoglm.client import Client
+from autoglm.errors import NotFound, UsageError
+from autoglm.paths import places
+from autoglm.show import paint_for, queue_state, task_header, task_line
+from autoglm.text import one_line
+from autoglm.types import TaskState, to_json
+
+PAUSE_EXAMPLES = (
+    "Examples: autoglm pause 01J9Z3C6V1A9 01J9Z3C6V1AA; autoglm pause --job JOB;"
+    " autoglm pause --queue background"
+)
+RESUME_EXAMPLES = PAUSE_EXAMPLES.replace("pause", "resume")
+
+
+class Action(NamedTuple):
+    """`autoglm archive NAME`."""
+
+    name: str
+    summary: str
+    run: Callable[[argparse.Namespace], Awaitable[int]]
+    options: Callable[[argparse.ArgumentParser], None]
+
+
+async def _steer(deed: Literal["pause", "resume"], arguments: argparse.Namespace) -> int:
+    given = (arguments.ids, arguments.job, arguments.queue)
+    if sum(map(bool, given)) != 1:
+        raise UsageError(f"{deed}: give either ids or --job or --queue")
+    async with _client(arguments) as client:
+        if arguments.queue:
+            call = client.pause_queue if deed == "pause" else client.resume_queue
+            queue = await call(arguments.queue)
+            _tell(arguments, queue, f"{one_line(queue.name)} {queue_state(queue)}")
+            return 0
+        if arguments.job:
+            call = client.pause_job if deed == "pause" else client.resume_job
+            count = await call(arguments.job)
+            _tell(arguments, {"job": arguments.job, f"{deed}d": count}, f"{count} {deed}d")
+            return 0
+        done = await (client.pause if deed == "pause" else client.resume)(arguments.ids)
+    return _finish(arguments, done)
+
+
+pause = partial(_steer, "pause")
+resume = partial(_steer, "resume")
+
+
+async def list_archived(arguments: argparse.Namespace) -> int:
+    paint = paint_for(sys.stdout)
+    async with _client(arguments) as client:
+        if sys.stdout.isatty() and not arguments.json:
+            _print(task_header(paint))
+        async for task in client.tasks(TaskState.ARCHIVED, arguments.tenant):
+            _tell(arguments, task, task_line(task, paint))
+    return 0
+
+
+async def requeue(arguments: argparse.Namespace) -> int:
+    if bool(arguments.ids) == arguments.all:
+        raise UsageError("archive requeue: give either ids or --all")
+    async with _client(arguments, arguments.tenant) as client:
+        if arguments.all:
+            count = await client.requeue_all()
+            _tell(arguments, {"requeued": count}, f"{count} requeued")
+            return 0
+        done = await client.requeue(arguments.ids)
+    return _finish(arguments, done)
+
+
+def _finish(arguments: argparse.Namespace, done: wire.Cancelled) -> int:
+    for task in done.tasks:
+        _tell(arguments, task, f"{one_line(task.id)} {task.state.value}")
+    if done.unknown:
+        raise NotFound(f"no task {', '.join(done.unknown)}")
+    return 0
+
+
+def _client(arguments: argparse.Namespace, tenant: str | None = None) -> Client:
+    return Client(places(arguments.socket, arguments.data_dir).socket, tenant=tenant)
+
+
+def _tell(arguments: argparse.Namespace, value: Any, line: str) -> None:
+    _print(to_json(value).decode() if arguments.json else line)
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+# ── what may be typed ────────────────────────────────────────────────────────────────────────────
+
+
+def add_options(parser: argparse.ArgumentParser, examples: str) -> None:
+    """Of `pause` and `resume`."""
+    parser.add_argument("ids", metavar="ID", nargs="*")
+    parser.add_argument("--job", help="all tasks of this job that wait")
+    parser.add_argument("--queue", metavar="NAME", help="the whole queue, until it is resumed")
+    parser.epilog = examples
+
+
+def _list_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tenant")
+
+
+def _requeue_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ids", metavar="ID", nargs="*")
+    parser.add_argument("--all", action="store_true", help="everything that is archived")
+    parser.add_argument("--tenant", help="of this tenant alone")
+    parser.epilog = (
+        "Examples: autoglm archive requeue 01J9Z3C6V1A9; autoglm archive requeue --all --tenant t"
+    )
+
+
+ACTIONS = (
+    Action("list", "list archived tasks, newest first", list_archived, _list_options),
+    Action("requeue", "let archived tasks wait again", requeue, _requeue_options),
+)

@@ -1,0 +1,34 @@
+"""Taking tasks out of the line and putting them back: what may be asked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from autoglm.wire.base import LIST_MAX, Message
+
+Deed = Literal["pause", "resume", "requeue"]
+"""pending and retrying tasks become paused, paused ones pending, archived ones pending."""
+
+
+class Steer(Message, frozen=True, tag="steer"):
+    """Do so with tasks of `ids`, with those of a job, or, to requeue, with `every` archived one;
+    the latter two in slices: `after` is the `next` of the slice before. What is in another state
+    stays as it is. Answered by `cancelled`, whose `count` is of those that were changed.
+    """
+
+    deed: Deed = "pause"
+    ids: Annotated[tuple[str, ...], msgspec.Meta(max_length=LIST_MAX)] = ()
+    job: str | None = None
+    every: bool = False
+    after: int = 0
+
+
+class PauseQueue(Message, frozen=True, tag="pause_queue"):
+    """Begin nothing more of queue `name`, or go on with it; it outlives the server. For the
+    operator. Answered by `queues_are`, of this one.
+    """
+
+    name: str = ""
+    paused: bool = True

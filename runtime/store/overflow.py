@@ -1,0 +1,59 @@
+"""The longest wait of a queue, and what becomes of a task that waited longer.
+
+The rules are rows of the store, written by each server that begins, so that every transaction that
+makes a task pending can note when its wait is over; it rides on `wake_at`. A wait begins anew
+whenever a task becomes pending: what has run and was put back has not waited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from autoglm.text import in_words, one_line
+from autoglm.types import ErrorInfo, TaskState
+from runtime.store.rows import error_text
+from runtime.store.transaction import Transaction
+
+OVERFLOW = "queue_wait"
+"""The code of the error that says so."""
+
+
+class Overflow(msgspec.Struct, frozen=True, array_like=True):
+    """A row of `overflow`."""
+
+    queue: str
+    max_wait_ms: int
+    rule: Literal["reject", "archive"]
+
+
+def set_overflow(tx: Transaction, rules: Sequence[Overflow]) -> None:
+    """From now on these hold. What waits already is looked at when its time comes."""
+    tx.cx.execute("DELETE FROM overflow")
+    tx.cx.executemany(
+        "INSERT INTO overflow VALUES (?, ?, ?)",
+        [(each.queue, each.max_wait_ms, each.rule) for each in rules],
+    )
+
+
+def rule_of(tx: Transaction, queue: str) -> Overflow | None:
+    row = tx.cx.execute("SELECT * FROM overflow WHERE queue = ?", (queue,)).fetchone()
+    return Overflow(*row) if row else None
+
+
+def why(rule: Overflow) -> ErrorInfo:
+    limit = in_words(rule.max_wait_ms / 1000)
+    name = one_line(rule.queue, 40)
+    return ErrorInfo(OVERFLOW, f"it waited longer than queue {name!r} lets it, {limit}")
+
+
+def put_aside(tx: Transaction, seq: int, attempt: int, last_event: int, rule: Overflow) -> None:
+    """Pending -> archived: it is kept, and does not run until somebody requeues it."""
+    event = tx.move(seq, TaskState.PENDING, TaskState.ARCHIVED, attempt, last_event)
+    tx.cx.execute(
+        "UPDATE task SET state = 'archived', wake_at = expires_at, error = ?, last_event = ?"
+        " WHERE seq = ?",
+        (error_text(why(rule)), event, seq),
+    )
