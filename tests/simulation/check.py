@@ -54,7 +54,9 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
     found += _wrong_with_times(cx, history)
     found += _wrong_with_cancelled(rows, history)
     found += wrong_with_graphs(cx, history.after, history.run)
-    found += wrong_with_urgency(cx, history.after, sliced=plan.small_slices)
+    found += wrong_with_urgency(
+        cx, history.after, plan.config.scheduler.policy, sliced=plan.small_slices
+    )
     found += _wrong_with_answers(cx, history)
     found += _wrong_with_edits(cx, history)
     for job in history.lines:

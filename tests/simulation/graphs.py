@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from actors.policy.lengths import SPAN_MS_MAX
 from autoglm.ids import Ids
 from autoglm.types import TaskSpec, TaskState
 
@@ -95,18 +96,21 @@ def wrong_with_graphs(
 
 
 def wrong_with_urgency(
-    cx: sqlite3.Connection, after: dict[str, tuple[str, ...]], *, sliced: bool
+    cx: sqlite3.Connection, after: dict[str, tuple[str, ...]], policy: str, *, sliced: bool
 ) -> Iterator[str]:
     """Ranks only improve, by no more than those that wait, and by all of that unless it is done in
-    slices.
+    slices. Where somebody edited priorities only the first can be told from what is left.
     """
     lives = _lives(cx)
+    level_ms = 0 if policy == "fifo" else HOUR_MS
+    boost_ms = SPAN_MS_MAX if policy == "mlfq" else 0
+    (edits,) = cx.execute("SELECT count(*) FROM event WHERE from_state = to_state").fetchone()
     own: dict[str, tuple[int, int]] = {}
     goes_by: dict[str, tuple[int, int]] = {}
     for id, created_at, priority, rank, inherited in cx.execute(
         "SELECT id, created_at, priority, rank, inherited FROM task"
     ):
-        own[id] = (created_at + priority * HOUR_MS, priority)
+        own[id] = (created_at + priority * level_ms, priority)
         goes_by[id] = (rank, priority if inherited is None else inherited)
     best = dict(own)
     for _ in range(len(after)):
@@ -123,9 +127,9 @@ def wrong_with_urgency(
     for id, (rank, priority) in goes_by.items():
         if rank > own[id][0] or priority > own[id][1]:
             yield f"{id} goes by {rank}, {priority}, which is worse than its own {own[id]}"
-        if rank < best[id][0] or priority < best[id][1]:
+        if not edits and (rank + boost_ms < best[id][0] or priority < best[id][1]):
             yield f"{id} goes by {rank}, {priority}, better than all that wait for it: {best[id]}"
-    for id, ups in after.items() if not sliced else ():
+    for id, ups in after.items() if not (sliced or edits) else ():
         if id in lives:
             yield from _not_handed_on(id, ups, after, lives, own, goes_by)
 
