@@ -13,6 +13,7 @@ import gc
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import assert_never
 
 import anyio
@@ -20,11 +21,13 @@ from anyio.abc import TaskGroup
 
 from autoglm.types import ErrorInfo
 from model.engine import (
+    GIVEN_UP,
     Completion,
     Engine,
     EngineDead,
     EngineRequest,
     EngineUnavailable,
+    Kept,
     Progress,
     RequestFailed,
 )
@@ -34,10 +37,13 @@ from model.frames import (
     Finished,
     FromHost,
     Generate,
+    Keep,
     Load,
     Loaded,
     Reading,
+    Stop,
     Texts,
+    ToHost,
     decode_to_host,
     encode_in_parts,
 )
@@ -49,6 +55,8 @@ from runtime.process import die_with
 from runtime.supervision import describe
 
 READING_EVERY_S = 0.5
+KEEP_EVERY_S = 0.02
+"""How often to look who has made so many tokens that they are to be kept."""
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 """Half of what a client's frame holds, because a page of answers may hold others before it."""
 
@@ -70,6 +78,22 @@ GC_ALLOCATIONS = 20_000
 """Between two looks for cycles among the youngest objects: requests leave none."""
 
 
+@dataclass(slots=True)
+class _Call:
+    """A request in the engine."""
+
+    request: EngineRequest
+    scope: anyio.CancelScope
+    kept: int = 0
+    """How many of its tokens were handed over."""
+    stopped: Completion | None = None
+    """What is to be said of it when it has been stopped."""
+
+    def __post_init__(self) -> None:
+        continued = self.request.continued
+        self.kept = len(continued.tokens) if continued else 0
+
+
 class EngineHost:
     """Serves one channel until it closes."""
 
@@ -78,8 +102,8 @@ class EngineHost:
         self._clock = clock
         self._build = build
         self._engine: Engine | None = None
-        self._running: dict[str, anyio.CancelScope] = {}
-        """Requests in the engine, by task id; ended by `Abort`."""
+        self._running: dict[str, _Call] = {}
+        """Requests in the engine, by task id; ended by `Abort` and `Stop`."""
         self._news = Bell()
         self._finished: list[Completion] = []
         self._pieces: list[Progress] = []
@@ -101,21 +125,24 @@ class EngineHost:
             if self._engine is not None:
                 self._engine.close()
 
-    async def _take(self, message: Load | Generate | Abort, group: TaskGroup) -> None:
+    async def _take(self, message: ToHost, group: TaskGroup) -> None:
         match message:
             case Load(config):
-                group.start_soon(self._load, config)
+                group.start_soon(self._load, config, group)
             case Generate(requests):
                 for request in requests:
                     group.start_soon(self._answer, request)
             case Abort(ids):
                 for id in ids:
                     if id in self._running:
-                        self._running[id].cancel()
+                        self._running[id].scope.cancel()
+            case Stop(ids):
+                for id in ids:
+                    self._stop(id)
             case _:
                 assert_never(message)
 
-    async def _load(self, config: EngineConfig) -> None:
+    async def _load(self, config: EngineConfig, group: TaskGroup) -> None:
         try:
             self._engine = self._build(config, self._clock)
             info = await self._engine.load()
@@ -126,14 +153,40 @@ class EngineHost:
             await self._send(Failed(describe(error)))
             raise
         await self._send(Loaded(info))
+        if config.checkpoint_tokens is not None:
+            group.start_soon(self._keep, self._engine, config.checkpoint_tokens)
         while True:
             await self._send(Reading(self._engine.reading()))
             await self._clock.sleep(READING_EVERY_S)
 
+    async def _keep(self, engine: Engine, every: int) -> None:
+        """Hand over what has been made each time it is so many tokens more."""
+        while True:
+            await self._clock.sleep(KEEP_EVERY_S)
+            kept: list[Kept] = []
+            for id, call in self._running.items():
+                made = engine.made(id)
+                if made - call.kept >= every and (partial := engine.partial(id)) is not None:
+                    call.kept = made
+                    kept.append(Kept(id, call.request.attempt, partial))
+            if kept:
+                await self._send(Keep(tuple(kept)))
+
+    def _stop(self, id: str) -> None:
+        call = self._running.get(id)
+        if call is not None and self._engine is not None:
+            call.stopped = Completion(
+                id,
+                call.request.attempt,
+                error=ErrorInfo(GIVEN_UP, "stopped for others"),
+                partial=self._engine.partial(id),
+            )
+            call.scope.cancel()
+
     async def _answer(self, request: EngineRequest) -> None:
         assert self._engine is not None, "a request before the engine was loaded"
         with anyio.CancelScope() as scope:
-            self._running[request.id] = scope
+            call = self._running[request.id] = _Call(request, scope)
             try:
                 on_text = self._streamer(request) if request.stream else None
                 completion = _bounded(await self._engine.generate(request, on_text))
@@ -145,10 +198,13 @@ class EngineHost:
             except Exception as error:
                 completion = _failed(request, "engine_error", error, permanent=False)
             finally:
-                if self._running.get(request.id) is scope:
+                if self._running.get(request.id) is call:
                     del self._running[request.id]
             if completion is not None:
                 self._finished.append(completion)
+            self._news.ring()
+        if scope.cancelled_caught and call.stopped is not None:
+            self._finished.append(call.stopped)
             self._news.ring()
 
     def _streamer(self, request: EngineRequest) -> Callable[[str], None]:

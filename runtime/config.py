@@ -63,6 +63,10 @@ class EngineConfig(_Section, frozen=True):
     """Fault marks in prompts act (simulated engine only)."""
     watchdog_s: PositiveSeconds = 60
     load_timeout_s: PositiveSeconds = 600
+    checkpoint_tokens: Count | None = None
+    """An answer is kept in the store each time it is so many tokens longer, so that it goes on
+    from there after a death; null: never.
+    """
     simulated: SimulatedConfig = SimulatedConfig()
 
     @property

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from autoglm.errors import NotFound
 from autoglm.types import Answer, ErrorInfo, TaskState
+from runtime.store import checkpoints
 from runtime.store.protocol import Cancellation, CancelTasks, Ending, ReleaseDue, StoppedTask
 from runtime.store.transaction import (
     Transaction,
@@ -145,6 +146,7 @@ def _end(tx: Transaction, seq: int, state: TaskState, error: ErrorInfo | None) -
         " error = coalesce(?, error), last_event = ? WHERE seq = ?",
         (state, tx.now_ms, error_text(error), event, seq),
     )
+    checkpoints.forget(tx, (seq,))
     if owner is not None:
         tx.effects.stopped.append(StoppedTask(seq, owner))
     return Ended(seq, id, state, bool(shared))

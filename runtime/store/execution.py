@@ -9,7 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from autoglm.types import Answer, ErrorInfo, Task, TaskState
-from runtime.store import same
+from runtime.partial import Partial
+from runtime.store import checkpoints, same
 from runtime.store.endings import Ended, tell_ends
 from runtime.store.protocol import ClaimedTask, ClaimTasks, Outcome, PutBack, RecordOutcomes
 from runtime.store.transaction import (
@@ -39,6 +40,7 @@ class _Claimable(msgspec.Struct, array_like=True):
     queue: str
     tenant: str
     payload: Payload
+    continued: Partial | None
 
 
 class _Running(msgspec.Struct, array_like=True):
@@ -70,9 +72,9 @@ _decode_running = msgspec.json.Decoder(list[_Running]).decode
 _SELECT_CLAIMABLE = """
 SELECT json_group_array(json_array(t.seq, t.id, t.attempt, t.failures, t.deaths, t.priority,
                                    t.rank, t.stream, t.last_event, t.queue, t.tenant,
-                                   json(p.body)))
+                                   json(p.body), json(c.body)))
 FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value
-JOIN payload p ON p.task = t.seq
+JOIN payload p ON p.task = t.seq LEFT JOIN checkpoint c ON c.task = t.seq
 WHERE t.state = 'pending'
 """
 _CLAIM = """
@@ -111,6 +113,7 @@ def claim_tasks(tx: Transaction, write: ClaimTasks) -> tuple[ClaimedTask, ...]:
                 *(row.seq, row.id, attempt, row.failures, row.deaths, row.priority, row.rank),
                 *(bool(row.stream), payload.messages, payload.prompt, payload.sampling),
                 *(payload.max_attempts, payload.attempt_timeout_s, (row.queue, row.tenant)),
+                row.continued,
             )
         )
     seqs = json_numbers(row.seq for row in rows)
@@ -127,6 +130,8 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
     updates: list[tuple[object, ...]] = []
     results: list[tuple[object, ...]] = []
     failures: list[tuple[object, ...]] = []
+    partials: list[tuple[int, Partial]] = []
+    over: list[int] = []
     ends: list[Ended] = []
     for outcome in write.outcomes:
         row = running.pop((outcome.seq, outcome.attempt), None)
@@ -153,6 +158,12 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
             ends.append(Ended(row.seq, row.id, state, bool(row.shared), _answer(tx, row, outcome)))
         elif state is TaskState.PENDING:
             tx.ready(row.queue, row.tenant, row.rank, row.seq)
+        if state is not TaskState.PENDING:
+            over.append(row.seq)
+        elif outcome.partial is not None:
+            partials.append((row.seq, outcome.partial))
+    checkpoints.keep(tx, partials)
+    checkpoints.forget(tx, over)
     execute_rows(tx.cx, _RECORD, updates)
     execute_rows(tx.cx, "INSERT INTO result {rows}", results)
     same.remember(tx, results)

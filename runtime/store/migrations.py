@@ -4,7 +4,7 @@
              be removed is found by its age; tasks are counted by state; dead letters keep what
              went wrong
     2 ─▶ 3   what is set of a queue; tasks that were answered without an engine; results are found
-             by what was asked for, and the engine they are of is known
+             by what was asked for, and the engine they are of is known; checkpoints
 
 A step is frozen: it spells out the tables it makes, because `schema.sql` goes on. SQLite can't
 change a column's type or place, so a table is renamed, made anew, filled by one statement and the
@@ -249,6 +249,12 @@ CREATE TABLE same_upto (
     id   INTEGER PRIMARY KEY CHECK (id = 1),
     done INTEGER NOT NULL,
     last INTEGER NOT NULL
+) STRICT
+""",
+    """
+CREATE TABLE checkpoint (
+    task INTEGER PRIMARY KEY,
+    body TEXT NOT NULL
 ) STRICT
 """,
 )

@@ -14,6 +14,7 @@ import msgspec
 
 from autoglm.types import Answer, ErrorInfo, Message, Output, Sampling, TaskSpec, TaskState, Usage
 from autoglm.wire import GetEvents, ListTasks
+from runtime.partial import Partial
 from runtime.store.standin import KeptQueue, StandIns
 
 Lane = tuple[str, str]
@@ -59,6 +60,8 @@ class Outcome(msgspec.Struct, frozen=True):
     retry_in_ms: int = 0
     usage: Usage = Usage()
     """What the attempt took, answered or not."""
+    partial: Partial | None = None
+    """Of what is put back: its answer so far, to go on from; None: what was kept before stays."""
 
 
 class RecordOutcomes(Write, frozen=True):
@@ -119,6 +122,8 @@ class ClaimedTask(msgspec.Struct, frozen=True):
     max_attempts: int | None = None
     attempt_timeout_s: float | None = None
     lane: Lane = ("normal", "default")
+    continued: Partial | None = None
+    """Its answer as far as an earlier attempt came."""
 
 
 class Cancellation(msgspec.Struct, frozen=True):

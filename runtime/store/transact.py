@@ -17,6 +17,7 @@ from runtime.store import (
     backlog,
     breakers,
     census,
+    checkpoints,
     chores,
     deadletters,
     endings,
@@ -26,6 +27,7 @@ from runtime.store import (
     queues,
     reading,
 )
+from runtime.store import checkpointprotocol as cp
 from runtime.store import deadprotocol as dead
 from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
@@ -43,6 +45,7 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     p.ClaimTasks: execution.claim_tasks,
     p.RecordOutcomes: execution.record_outcomes,
     p.PutBack: execution.put_back,
+    cp.SaveCheckpoints: checkpoints.save_checkpoints,
     p.CancelTasks: endings.cancel_tasks,
     p.ReleaseDue: endings.release_due,
     up.PruneTasks: pruning.prune_tasks,
