@@ -19,6 +19,7 @@ from typing import Any, assert_never
 
 import msgspec
 
+from actors.keeping import Keeper, Saving
 from actors.messages import (
     BatcherMessage,
     Commit,
@@ -118,6 +119,7 @@ class Batcher(Actor[BatcherMessage]):
         self._asked = 0
         """Tasks asked of the scheduler that have not come."""
         self._draining = False
+        self._keeper = Keeper(engine, mailbox, persister)
         self._term = totals.new_term()
 
     async def on_start(self) -> None:
@@ -144,6 +146,8 @@ class Batcher(Actor[BatcherMessage]):
                 self._on_stopped(seqs)
             case Drain():
                 self._draining = True
+            case Answered(Saving()):
+                self._keeper.saved()
             case Answered(_Recording() as recording, answer):
                 self._on_recorded(recording, answer)
             case Answered():
@@ -158,6 +162,7 @@ class Batcher(Actor[BatcherMessage]):
         self._dispatch()
         self._ask_for_more()
         await self._record()
+        await self._keeper.save()
 
     def statistics(self) -> BatcherStatistics:
         totals = self._totals
@@ -282,5 +287,6 @@ class Batcher(Actor[BatcherMessage]):
 
 def _request(task: ClaimedTask) -> EngineRequest:
     return EngineRequest(
-        task.id, task.attempt, task.messages, task.prompt, task.sampling, task.stream
+        *(task.id, task.attempt, task.messages, task.prompt, task.sampling, task.stream),
+        task.continued,
     )

@@ -51,6 +51,8 @@ class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_tokens: int = 0
     error: ErrorInfo | None = None
     permanent: bool = False
+    before: int = 0
+    """Of the tokens of the answer, those that were there when this attempt began."""
     partial: Partial | None = None
     """Of what was stopped: how to go on."""
 

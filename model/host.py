@@ -185,8 +185,9 @@ class EngineHost:
 
     async def _answer(self, request: EngineRequest) -> None:
         assert self._engine is not None, "a request before the engine was loaded"
-        with anyio.CancelScope() as scope:
-            call = self._running[request.id] = _Call(request, scope)
+        scope = anyio.CancelScope()
+        call = self._running[request.id] = _Call(request, scope)
+        with scope:
             try:
                 on_text = self._streamer(request) if request.stream else None
                 completion = _bounded(await self._engine.generate(request, on_text))

@@ -155,6 +155,7 @@ class SimulatedEngine:
             finish_reason=finish_reason,
             prompt_tokens=prompt_tokens,
             completion_tokens=generation.made,
+            before=generation.before,
         )
 
     def reading(self) -> EngineLoad:

@@ -86,6 +86,10 @@ class Plan:
         """A service manager wants to hear that the server is alive."""
         self.people = [f"person-{number}" for number in range(1, rng.randint(1, 3) + 1)]
         self.tokens = rng.choice(OUTPUT_TOKENS)
+        partials = universe.rng("partials")
+        self.checkpoint_tokens = partials.choice([None, None, 1, 4])
+        if self.checkpoint_tokens:
+            self.tokens = partials.choice([6, 20])
         shares = universe.rng("shares")
         self.config = Config(
             engine=EngineConfig(
@@ -95,6 +99,7 @@ class Plan:
                 faults=True,
                 watchdog_s=60 if self.slow else 3,
                 load_timeout_s=5,
+                checkpoint_tokens=self.checkpoint_tokens,
                 simulated=SimulatedConfig(
                     load_s=rng.choice([0, 0.3]),
                     step_ms=rng.choice([0, 10, 10, 40]),
