@@ -51,6 +51,7 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
     found += _wrong_with_queues(cx, history)
     found += _wrong_with_events(cx, rows)
     found += _wrong_with_tally(cx)
+    found += _wrong_with_checkpoints(cx)
     found += _wrong_with_caps(cx, plan)
     found += _wrong_with_times(cx, history)
     found += _wrong_with_chains(rows, history)
@@ -180,6 +181,15 @@ def _wrong_with_tally(cx: sqlite3.Connection) -> Iterator[str]:
     kept = dict(cx.execute("SELECT state, tasks FROM tally WHERE tasks != 0"))
     if counted != kept:
         yield f"the tally says {kept}, a count {counted}"
+
+
+def _wrong_with_checkpoints(cx: sqlite3.Connection) -> Iterator[str]:
+    """They are of tasks that are open."""
+    for id, state in cx.execute(
+        "SELECT t.id, t.state FROM checkpoint c LEFT JOIN task t ON t.seq = c.task"
+        " WHERE t.seq IS NULL OR t.finished_at IS NOT NULL OR t.state = 'retrying'"
+    ):
+        yield f"{id} is {state} and has a checkpoint"
 
 
 def _wrong_with_caps(cx: sqlite3.Connection, plan: Plan) -> Iterator[str]:

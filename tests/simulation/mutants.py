@@ -34,7 +34,16 @@ from model.vitals import Vitals
 from runtime.breaker import Breaker
 from runtime.clock import SteadyWall
 from runtime.mailbox import Mailbox, Reply
-from runtime.store import deadletters, degraded, endings, execution, intake, opening, same
+from runtime.store import (
+    checkpoints,
+    deadletters,
+    degraded,
+    endings,
+    execution,
+    intake,
+    opening,
+    same,
+)
 from runtime.store.jobprotocol import InsertLines
 from runtime.store.protocol import InsertTasks
 from runtime.store.transaction import Transaction
@@ -251,6 +260,18 @@ MUTANTS = {
     ),
     "what was set of a queue is gone after a restart": Mutant(
         Queues, "recalled", "self._live =", "_ ="
+    ),
+    "an answer goes on from another one's checkpoint": Mutant(
+        execution, "_SELECT_CLAIMABLE", "c.task = t.seq", "c.task != t.seq"
+    ),
+    "a checkpoint is saved though its task has ended": Mutant(
+        checkpoints, "_SAVE", "task.state = 'running'", "true"
+    ),
+    "checkpoints outlive their tasks": Mutant(
+        execution, "record_outcomes", "checkpoints.forget(tx, over)", "pass"
+    ),
+    "what an earlier attempt took is charged again": Mutant(
+        retry, "outcome", "if ended.before:", "if False:"
     ),
     "a trial is never made smaller": Mutant(
         poison, "trial_max", "max(1, slots >> (deaths - 1))", "slots"
