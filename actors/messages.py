@@ -50,6 +50,8 @@ class TasksMoved(msgspec.Struct, frozen=True):
 
     ready: Mapping[Lane, Sequence[Key]]
     left: Sequence[Left] = ()
+    urgent: Sequence[int] = ()
+    """Of what became pending, what is new and urgent."""
 
 
 class DemandWithdrawn(msgspec.Struct, frozen=True):
@@ -65,6 +67,8 @@ class WantTasks(msgspec.Struct, frozen=True):
     term: int
     """Tells the instances of a batcher apart."""
     count: int
+    urgent: int = 0
+    """So many more if they are urgent, for others can be stopped for them."""
 
 
 class TasksAssigned(msgspec.Struct, frozen=True):
@@ -72,6 +76,8 @@ class TasksAssigned(msgspec.Struct, frozen=True):
 
     term: int
     tasks: tuple[ClaimedTask, ...]
+    urgent: bool = False
+    """Whether these are what was wanted beyond the count."""
 
 
 class TasksStopped(msgspec.Struct, frozen=True):

@@ -227,7 +227,7 @@ class Persister:
         for state, change in effects.counts.items():
             self._tasks[state] += change
         if effects.ready or effects.left:
-            moved = TasksMoved(effects.ready, effects.left)
+            moved = TasksMoved(effects.ready, effects.left, effects.urgent)
             if not outlets.scheduler.put_nowait(moved):
                 outlets.scheduler_missed.set()
         if effects.endings or effects.jobs:

@@ -23,7 +23,7 @@ class Lost(msgspec.Struct, frozen=True):
 class Flight(Generic[T]):
     """One request in the engine, with the task it is for and, once it is over, how it ended."""
 
-    __slots__ = ("ended", "partial", "request", "stopping", "task", "trial")
+    __slots__ = ("ended", "partial", "request", "since", "stopping", "task", "trial")
 
     def __init__(self, request: EngineRequest, task: T, *, trial: int = 0) -> None:
         self.request = request
@@ -34,6 +34,8 @@ class Flight(Generic[T]):
         """
         self.partial: Partial | None = None
         """How far it had come when it was last heard of."""
+        self.since = 0.0
+        """When it was submitted, in seconds of whoever did that."""
         self.stopping = False
         """It was asked to end for now."""
         self.ended: Completion | Lost | None = None

@@ -90,6 +90,8 @@ class SchedulerConfig(_Section, frozen=True):
     """`mlfq`: shares of queues and tenants in tokens, in them by rank; `round_robin`: the same in
     tasks; `priority`: by rank alone; `fifo`: in order of submission.
     """
+    preemption: bool = True
+    """Whether running tasks are stopped for urgent ones (priority 0 and 1) at a full engine."""
 
 
 class RetryConfig(_Section, frozen=True):

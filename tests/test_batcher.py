@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from actors import batcher as batching
-from actors.batcher import Batcher, Totals
+from actors.batcher import Batcher
 from actors.messages import (
     Commit,
     DemandWithdrawn,
@@ -20,6 +20,7 @@ from actors.messages import (
     TasksStopped,
     WantTasks,
 )
+from actors.totals import Totals
 from autoglm.types import TaskState
 from model.host import EngineHost
 from model.hosted import HostedEngine
@@ -159,7 +160,7 @@ def states(outcomes: list[Outcome]) -> list[tuple[int, TaskState]]:
 
 def test_it_asks_for_a_little_more_than_the_engine_has_slots() -> None:
     async def scene(stage: Stage) -> None:
-        assert stage.wants() == [WantTasks("batcher-1", 1, 5)]
+        assert stage.wants() == [WantTasks("batcher-1", 1, 5, urgent=1)]
 
     play(scene)
 

@@ -96,6 +96,11 @@ class Backlog:
         if self._keys > self._keys_max:
             self._make_room()
 
+    def head(self, lane: Lane) -> Key | None:
+        """The first key of `lane`, as far as it is known."""
+        window = self._lanes.get(lane)
+        return None if window is None else window.head
+
     def take(self, lane: Lane) -> Key:
         """The first key of `lane`, removed: it is about to be claimed."""
         window = self._lanes[lane]

@@ -17,7 +17,7 @@ from runtime.store.degraded import Stored, answer, refuse_lines, refused
 from runtime.store.endings import end_lines
 from runtime.store.jobprotocol import InsertLines, JobOpening, OpenJob
 from runtime.store.known import known_as, names_taken, upstream_of
-from runtime.store.protocol import InsertTasks
+from runtime.store.protocol import URGENT_PRIORITY, InsertTasks
 from runtime.store.standin import StandIns
 from runtime.store.transaction import Transaction, error_text, execute_rows
 
@@ -196,6 +196,8 @@ def _insert_new(
             tx.due(expires_at)
         if state is TaskState.PENDING:
             tx.ready(spec.queue, spec.tenant, rank, seq)
+            if spec.priority <= URGENT_PRIORITY:
+                tx.urgent(seq)
         task = Task(
             *(spec.id, state, spec.tenant, spec.queue, spec.priority, spec.kind, spec.key, job),
             created_at=at,

@@ -21,6 +21,8 @@ Lane = tuple[str, str]
 """`(queue, tenant)`: tasks that only their ranks tell apart."""
 Key = tuple[int, int]
 """A pending task's place in its lane: `(rank, seq)`, smaller first."""
+URGENT_PRIORITY = 1
+"""This priority and those above it wait for nothing that can be avoided."""
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -163,6 +165,8 @@ class Effects(msgspec.Struct):
 
     ready: dict[Lane, list[Key]] = {}
     """What became pending."""
+    urgent: list[int] = []
+    """Of that, what has just been handed in and is urgent; task numbers."""
     left: list[Left] = []
     endings: list[Ending] = []
     stopped: list[StoppedTask] = []

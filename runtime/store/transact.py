@@ -174,6 +174,7 @@ def _carry_out(tx: Transaction, kind: type[p.Write], writes: list[p.Write]) -> l
 def _merge(into: p.Effects, more: p.Effects) -> None:
     for lane, keys in more.ready.items():
         into.ready.setdefault(lane, []).extend(keys)
+    into.urgent += more.urgent
     into.left += more.left
     into.endings += more.endings
     into.stopped += more.stopped
