@@ -26,11 +26,13 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from autoglm.types import EngineChoice, Message, Sampling
+from model.continuing import Rest
 from model.engine import (
     GIVEN_UP,
     Completion,
@@ -40,10 +42,12 @@ from model.engine import (
     EngineRequest,
     EngineUnavailable,
     RequestFailed,
+    continuable,
 )
 from model.models import resolve_model
 from model.processor import Plan, decide, read_processor
 from runtime.config import EngineConfig
+from runtime.partial import Partial
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -82,6 +86,8 @@ class VllmEngine:
         """Tokens of prompt and answer together."""
         self._defaults: dict[str, Any] = {}
         """Sampling the model's own generation_config.json asks for."""
+        self._by_id: dict[str, _Tracked] = {}
+        """Running requests that can be continued, by the task's id."""
         self._running = 0
         """Requests given to vLLM and not ended, waiting ones among them."""
         self._prompt_tokens = 0
@@ -155,6 +161,17 @@ class VllmEngine:
             completion_tokens=self._completion_tokens,
         )
 
+    def made(self, id: str) -> int:
+        return len(self._tokens(self._by_id.get(id)))
+
+    def partial(self, id: str) -> Partial | None:
+        """See Engine.partial."""
+        tracked = self._by_id.get(id)
+        tokens = self._tokens(tracked)
+        if tracked is None or not tokens:
+            return None
+        return Partial(tuple(tokens), prompt_tokens=tracked.prompt_tokens)
+
     def close(self) -> None:
         if self._engine is not None:
             self._engine.shutdown()
@@ -212,6 +229,104 @@ class VllmEngine:
         on_text: Callable[[str], None] | None,
     ) -> Completion:
         """Follow one generation to its end. With `on_text` the pieces come one by one."""
+        if not _continuable(params):
+            return await self._begin(request, prompt, params, on_text)
+        tracked = _Tracked(f"{request.id}-{request.attempt}", len(prompt["prompt_token_ids"]))
+        self._by_id[request.id] = tracked
+        try:
+            if request.continued is None:
+                return await self._begin(request, prompt, params, on_text)
+            rest = tracked.rest = Rest(self._detokenizer(prompt, params), on_text)
+            return await self._go_on(request, request.continued.tokens, prompt, params, rest)
+        finally:
+            if self._by_id.get(request.id) is tracked:
+                del self._by_id[request.id]
+
+    def _detokenizer(self, prompt: Any, params: SamplingParams) -> Any:
+        from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+
+        given: Any = SimpleNamespace(
+            request_id="", prompt_token_ids=prompt["prompt_token_ids"], sampling_params=params
+        )
+        tokenizer: Any = self._live().renderer.get_tokenizer()
+        return IncrementalDetokenizer.from_new_request(tokenizer, given)
+
+    async def _go_on(
+        self,
+        request: EngineRequest,
+        before: tuple[int, ...],
+        prompt: Any,
+        params: SamplingParams,
+        rest: Rest,
+    ) -> Completion:
+        """The same for an answer of which the tokens `before` are there already."""
+        ids: list[int] = [*prompt["prompt_token_ids"], *before]
+        reason, cached = "length", 0
+        rest.take(before)
+        left = self._context - len(ids)
+        if params.max_tokens is not None:
+            left = min(left, params.max_tokens - len(before))
+        if left > 0 and not rest.stopped:
+            asked: Any = {**prompt, "prompt_token_ids": ids}
+            remaining = self._remaining(params, left, len(before))
+            outputs = self._live().generate(asked, remaining, f"{request.id}-{request.attempt}")
+            self._running += 1
+            try:
+                async with contextlib.aclosing(outputs):
+                    async for last in outputs:
+                        (output,) = last.outputs
+                        rest.take(output.token_ids, output.finish_reason)
+                        cached = last.num_cached_tokens or 0
+                        if rest.stopped:
+                            break
+                        if output.finish_reason is not None:
+                            reason = _finish_reason(last)
+            finally:
+                self._running -= 1
+        tokens = len(prompt["prompt_token_ids"])
+        return Completion(
+            id=request.id,
+            attempt=request.attempt,
+            text=rest.text,
+            finish_reason="stop" if rest.stopped else reason,
+            prompt_tokens=tokens,
+            completion_tokens=len(rest.tokens),
+            cached_tokens=min(cached, tokens),
+            before=len(before),
+        )
+
+    @staticmethod
+    def _remaining(params: SamplingParams, left: int, made: int) -> SamplingParams:
+        """What is to be said of the rest: stop strings are looked for in the whole text."""
+        from vllm.sampling_params import RequestOutputKind
+
+        remaining = params.clone()
+        remaining.max_tokens, remaining.min_tokens = left, max(0, params.min_tokens - made)
+        remaining.stop, remaining.detokenize = [], False
+        remaining.output_kind = RequestOutputKind.DELTA
+        return remaining
+
+    def _tokens(self, tracked: _Tracked | None) -> list[int]:
+        """What vLLM has brought of a request."""
+        if tracked is None or self._engine is None:
+            return []
+        if tracked.rest is not None:
+            return tracked.rest.tokens
+        processor = self._engine.output_processor
+        for internal in processor.external_req_ids.get(tracked.request_id, ()):
+            state = processor.request_states.get(internal)
+            if state is not None and state.detokenizer is not None:
+                return state.detokenizer.output_token_ids
+        return []
+
+    async def _begin(
+        self,
+        request: EngineRequest,
+        prompt: Any,
+        params: SamplingParams,
+        on_text: Callable[[str], None] | None,
+    ) -> Completion:
+        """From the first token on."""
         pieces: list[str] = []
         tokens = 0
         last: RequestOutput | None = None
@@ -258,6 +373,28 @@ class VllmEngine:
             return outputs
 
         core.get_output_async = counted
+
+
+@dataclasses.dataclass(slots=True)
+class _Tracked:
+    """A running request that can be continued."""
+
+    request_id: str
+    prompt_tokens: int
+    rest: Rest | None = None
+    """Its tokens, when it is continued."""
+
+
+def _continuable(params: SamplingParams) -> bool:
+    """`model.engine.continuable` of what the model's own defaults have been merged into."""
+    given = Sampling(
+        temperature=params.temperature,
+        seed=params.seed,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        repetition_penalty=params.repetition_penalty,
+    )
+    return continuable(given)
 
 
 def engine_arguments(config: EngineConfig, plan: Plan | None) -> dict[str, Any]:

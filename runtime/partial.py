@@ -10,6 +10,6 @@ class Partial(msgspec.Struct, frozen=True, omit_defaults=True):
 
     tokens: tuple[int, ...]
     """What was generated, by the model's own numbers."""
-    text: str
-    """What had come out of it; the last tokens may not be in it yet."""
+    text: str = ""
+    """What came out of them, of an engine that can't tell that from the tokens."""
     prompt_tokens: int = 0
