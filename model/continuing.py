@@ -5,10 +5,22 @@ into text here, from the answer's first token on: so a character of which half h
 string that began before the break, come out as they would have.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingImports=false
+# ruff: noqa: PLC0415 - nothing of vLLM is imported before it is loaded
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from autoglm.types import Sampling
+from model.engine import continuable
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
 
 
 class Detokenizer(Protocol):
@@ -51,3 +63,46 @@ class Rest:
     def text(self) -> str:
         """All of it, when it is over."""
         return self._detokenizer.get_next_output_text(True, False)
+
+
+@dataclass(slots=True)
+class Tracked:
+    """A running request that can be continued."""
+
+    request_id: str
+    prompt_tokens: int
+    rest: Rest | None = None
+    """Its tokens, when it is continued."""
+
+
+def params_continuable(params: SamplingParams) -> bool:
+    """`model.engine.continuable` of what the model's own defaults have been merged into."""
+    given = Sampling(
+        temperature=params.temperature,
+        seed=params.seed,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        repetition_penalty=params.repetition_penalty,
+    )
+    return continuable(given)
+
+
+def detokenizer_of(tokenizer: Any, prompt: Any, params: SamplingParams) -> Detokenizer:
+    """vLLM's own for one request, of which it needs no more than this."""
+    from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+
+    given: Any = SimpleNamespace(
+        request_id="", prompt_token_ids=prompt["prompt_token_ids"], sampling_params=params
+    )
+    return IncrementalDetokenizer.from_new_request(tokenizer, given)
+
+
+def remaining_of(params: SamplingParams, left: int, made: int) -> SamplingParams:
+    """What is to be said of the rest: stop strings are looked for in the whole text."""
+    from vllm.sampling_params import RequestOutputKind
+
+    remaining = params.clone()
+    remaining.max_tokens, remaining.min_tokens = left, max(0, params.min_tokens - made)
+    remaining.stop, remaining.detokenize = [], False
+    remaining.output_kind = RequestOutputKind.DELTA
+    return remaining

@@ -1,7 +1,7 @@
-"""The real engine: vLLM 0.32, all of it behind this file.
+"""The real engine: vLLM 0.32, all of it behind this file and `model.continuing`.
 
 vLLM promises stability for little of what is needed here (renderers, the client of its core,
-AsyncLLM), so no other file imports it, the version is pinned, and it is imported no earlier than
+AsyncLLM), so nobody else imports it, the version is pinned, and it is imported no earlier than
 `load`: that takes seconds and has side effects. What was relied on was read in its source, under
 the names `vllm.v1.engine.async_llm`, `vllm.v1.engine.core_client` and `vllm.renderers`.
 
@@ -25,14 +25,19 @@ import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from autoglm.types import EngineChoice, Message, Sampling
-from model.continuing import Rest
+from autoglm.types import Message, Sampling
+from model.continuing import (
+    Rest,
+    Tracked,
+    detokenizer_of,
+    params_continuable,
+    remaining_of,
+)
 from model.engine import (
     GIVEN_UP,
     Completion,
@@ -42,10 +47,16 @@ from model.engine import (
     EngineRequest,
     EngineUnavailable,
     RequestFailed,
-    continuable,
 )
 from model.models import resolve_model
-from model.processor import Plan, decide, read_processor
+from model.processor import decide, read_processor
+from model.vllm_settings import (
+    NOT_INSTALLED,
+    QUIET,
+    engine_arguments,
+    engine_environment,
+    gpu_choices,
+)
 from runtime.config import EngineConfig
 from runtime.partial import Partial
 
@@ -53,27 +64,6 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
-
-QUIET: Final = {
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "PYTHONWARNINGS": "ignore",
-}
-"""Environment of vLLM and its child processes: few words, no statistics sent, no downloads. What
-is set already stays."""
-
-BATCHED_TOKENS_PER_STEP: Final = 2048
-"""Prompt tokens that one step may take, so that a long prompt does not hold up the others."""
-
-NOT_INSTALLED: Final = (
-    "vLLM is not installed. On a GPU machine: pip install 'autoglm[gpu]'. On a CPU: `make setup`, "
-    "or pip install --no-deps -r requirements/cpu-engine.lock after torch==2.13.0"
-)
 
 
 class VllmEngine:
@@ -86,7 +76,7 @@ class VllmEngine:
         """Tokens of prompt and answer together."""
         self._defaults: dict[str, Any] = {}
         """Sampling the model's own generation_config.json asks for."""
-        self._by_id: dict[str, _Tracked] = {}
+        self._by_id: dict[str, Tracked] = {}
         """Running requests that can be continued, by the task's id."""
         self._running = 0
         """Requests given to vLLM and not ended, waiting ones among them."""
@@ -124,7 +114,7 @@ class VllmEngine:
             model=self._config.model,
             slots=self._config.max_num_seqs,
             max_model_len=self._context,
-            choices=plan.choices if plan else _gpu_choices(self._config),
+            choices=plan.choices if plan else gpu_choices(self._config),
         )
 
     async def generate(
@@ -229,27 +219,20 @@ class VllmEngine:
         on_text: Callable[[str], None] | None,
     ) -> Completion:
         """Follow one generation to its end. With `on_text` the pieces come one by one."""
-        if not _continuable(params):
+        if not params_continuable(params):
             return await self._begin(request, prompt, params, on_text)
-        tracked = _Tracked(f"{request.id}-{request.attempt}", len(prompt["prompt_token_ids"]))
+        tracked = Tracked(f"{request.id}-{request.attempt}", len(prompt["prompt_token_ids"]))
         self._by_id[request.id] = tracked
         try:
             if request.continued is None:
                 return await self._begin(request, prompt, params, on_text)
-            rest = tracked.rest = Rest(self._detokenizer(prompt, params), on_text)
+            rest = tracked.rest = Rest(
+                detokenizer_of(self._live().renderer.get_tokenizer(), prompt, params), on_text
+            )
             return await self._go_on(request, request.continued.tokens, prompt, params, rest)
         finally:
             if self._by_id.get(request.id) is tracked:
                 del self._by_id[request.id]
-
-    def _detokenizer(self, prompt: Any, params: SamplingParams) -> Any:
-        from vllm.v1.engine.detokenizer import IncrementalDetokenizer
-
-        given: Any = SimpleNamespace(
-            request_id="", prompt_token_ids=prompt["prompt_token_ids"], sampling_params=params
-        )
-        tokenizer: Any = self._live().renderer.get_tokenizer()
-        return IncrementalDetokenizer.from_new_request(tokenizer, given)
 
     async def _go_on(
         self,
@@ -268,7 +251,7 @@ class VllmEngine:
             left = min(left, params.max_tokens - len(before))
         if left > 0 and not rest.stopped:
             asked: Any = {**prompt, "prompt_token_ids": ids}
-            remaining = self._remaining(params, left, len(before))
+            remaining = remaining_of(params, left, len(before))
             outputs = self._live().generate(asked, remaining, f"{request.id}-{request.attempt}")
             self._running += 1
             try:
@@ -295,18 +278,7 @@ class VllmEngine:
             before=len(before),
         )
 
-    @staticmethod
-    def _remaining(params: SamplingParams, left: int, made: int) -> SamplingParams:
-        """What is to be said of the rest: stop strings are looked for in the whole text."""
-        from vllm.sampling_params import RequestOutputKind
-
-        remaining = params.clone()
-        remaining.max_tokens, remaining.min_tokens = left, max(0, params.min_tokens - made)
-        remaining.stop, remaining.detokenize = [], False
-        remaining.output_kind = RequestOutputKind.DELTA
-        return remaining
-
-    def _tokens(self, tracked: _Tracked | None) -> list[int]:
+    def _tokens(self, tracked: Tracked | None) -> list[int]:
         """What vLLM has brought of a request."""
         if tracked is None or self._engine is None:
             return []
@@ -375,65 +347,10 @@ class VllmEngine:
         core.get_output_async = counted
 
 
-@dataclasses.dataclass(slots=True)
-class _Tracked:
-    """A running request that can be continued."""
-
-    request_id: str
-    prompt_tokens: int
-    rest: Rest | None = None
-    """Its tokens, when it is continued."""
-
-
-def _continuable(params: SamplingParams) -> bool:
-    """`model.engine.continuable` of what the model's own defaults have been merged into."""
-    given = Sampling(
-        temperature=params.temperature,
-        seed=params.seed,
-        presence_penalty=params.presence_penalty,
-        frequency_penalty=params.frequency_penalty,
-        repetition_penalty=params.repetition_penalty,
-    )
-    return continuable(given)
-
-
-def engine_arguments(config: EngineConfig, plan: Plan | None) -> dict[str, Any]:
-    """AsyncEngineArgs by name, without the model; `plan` None on a GPU."""
-    arguments: dict[str, Any] = {
-        "max_num_seqs": config.max_num_seqs,
-        "max_num_batched_tokens": config.max_num_batched_tokens
-        or max(BATCHED_TOKENS_PER_STEP, config.max_num_seqs),
-        "max_model_len": config.max_model_len,
-        "dtype": plan.dtype if plan else config.dtype,
-        "enforce_eager": not config.compile if plan else False,
-        "disable_log_stats": True,
-        "use_tqdm_on_load": False,
-    }
-    if plan is not None:
-        arguments["kv_cache_memory_bytes"] = plan.kv_cache_bytes
-    elif config.kv_cache_gib is not None:
-        arguments["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
-    return arguments
-
-
-def engine_environment(plan: Plan, environ: Mapping[str, str]) -> dict[str, str]:
-    """What vLLM's processes read from their environment on a CPU."""
-    made = {"VLLM_CPU_OMP_THREADS_BIND": plan.threads}
-    preloaded = environ.get("LD_PRELOAD", "")
-    if plan.preload is not None and "omp" not in preloaded:
-        made["LD_PRELOAD"] = f"{plan.preload}:{preloaded}".rstrip(":")
-    return made
-
-
 def plain_chat(messages: tuple[Message, ...]) -> str:
     """A conversation as plain text, for a model that has no chat template of its own."""
     lines = [f"{message.role}: {message.content}" for message in messages]
     return "\n".join([*lines, "assistant:"])
-
-
-def _gpu_choices(config: EngineConfig) -> tuple[EngineChoice, ...]:
-    why = "the model's own" if config.dtype == "auto" else "set by you"
-    return (EngineChoice("dtype", config.dtype, why),)
 
 
 def _finish_reason(last: RequestOutput) -> str:

@@ -16,8 +16,8 @@ from runtime.store.transaction import Transaction, execute_rows, json_numbers
 
 _KEEP = "INSERT OR REPLACE INTO checkpoint {rows}"
 _SAVE = """
-WITH saved (of, attempt, body) AS ({rows})
-INSERT OR REPLACE INTO checkpoint SELECT of, body FROM saved
+INSERT OR REPLACE INTO checkpoint
+WITH saved (of, attempt, body) AS ({rows}) SELECT of, body FROM saved
 WHERE EXISTS (SELECT 1 FROM task WHERE task.seq = saved.of AND task.state = 'running'
               AND task.attempt = saved.attempt)
 """

@@ -273,6 +273,12 @@ MUTANTS = {
     "what an earlier attempt took is charged again": Mutant(
         retry, "outcome", "if ended.before:", "if False:"
     ),
+    "what is stopped for others is charged": Mutant(
+        retry, "_put_back", "died=died,", "died=died, charged=True,"
+    ),
+    "what is stopped for others is not heard of again": Mutant(
+        EngineHost, "_answer", "self._finished.append(call.stopped)", "pass"
+    ),
     "a trial is never made smaller": Mutant(
         poison, "trial_max", "max(1, slots >> (deaths - 1))", "slots"
     ),
