@@ -127,8 +127,10 @@ class Batcher(Actor[BatcherMessage]):
                 self._on_assigned(message)
             case TasksStopped(seqs):
                 self._on_stopped(seqs)
-            case Drain():
+            case Drain(running_too):
                 self._draining = True
+                if running_too:
+                    self._engine.stop(self._engine.flights())
             case Answered(Saving()):
                 self._keeper.saved()
             case Answered(_Recording() as recording, answer):

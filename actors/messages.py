@@ -102,6 +102,9 @@ class TextsArrived(msgspec.Struct, frozen=True):
 class Drain(msgspec.Struct, frozen=True):
     """The server is to end: begin nothing more. Batchers hand back what they have not begun."""
 
+    running_too: bool = False
+    """And what they have, with the answers so far."""
+
 
 class GetStatus(msgspec.Struct, frozen=True):
     """To the monitor. Answered by `autoglm.types.Status`."""
