@@ -1,7 +1,7 @@
 """The server's end of an engine host: one engine as its batcher sees it.
 
-            batcher ── submit, abort, release ──▶ HostedEngine ═ frames ═▶ host process
-                    ◀── ended (after a signal) ──
+            batcher ── submit, abort, stop, release ──▶ HostedEngine ═ frames ═▶ host process
+                    ◀── ended, kept (after a signal) ──
 
 The object is the engine's address: it stays while host processes come and go, and supervision
 runs it anew for each of them. Everything that the engine was given stays here until the batcher

@@ -87,9 +87,7 @@ class Plan:
         self.people = [f"person-{number}" for number in range(1, rng.randint(1, 3) + 1)]
         self.tokens = rng.choice(OUTPUT_TOKENS)
         partials = universe.rng("partials")
-        self.checkpoint_tokens = partials.choice([None, None, 1, 4])
-        if self.checkpoint_tokens:
-            self.tokens = partials.choice([6, 20])
+        every, self.tokens = partials.choice([*2 * [(None, self.tokens)], (1, 6), (4, 20), (1, 20)])
         shares = universe.rng("shares")
         self.config = Config(
             engine=EngineConfig(
@@ -99,13 +97,8 @@ class Plan:
                 faults=True,
                 watchdog_s=60 if self.slow else 3,
                 load_timeout_s=5,
-                checkpoint_tokens=self.checkpoint_tokens,
-                simulated=SimulatedConfig(
-                    load_s=rng.choice([0, 0.3]),
-                    step_ms=rng.choice([0, 10, 10, 40]),
-                    prefill_tok_s=rng.choice([0, 1000]),
-                    output_tokens=self.tokens,
-                ),
+                checkpoint_tokens=every,
+                simulated=self._simulated(rng),
             ),
             scheduler=SchedulerConfig(shares.choice(POLICIES)),
             queues=with_built_in({"normal": QueueConfig(max_running=shares.choice([None, 1, 3]))}),
@@ -144,6 +137,14 @@ class Plan:
             for errand in errands
             for prompt in errand.prompts
         ]
+
+    def _simulated(self, rng: Random) -> SimulatedConfig:
+        return SimulatedConfig(
+            load_s=rng.choice([0, 0.3]),
+            step_ms=rng.choice([0, 10, 10, 40]),
+            prefill_tok_s=rng.choice([0, 1000]),
+            output_tokens=self.tokens,
+        )
 
     def _errands_of(self, who: str) -> Iterator[Errand]:
         rng = self._rng
