@@ -107,6 +107,8 @@ class EngineHost:
         self._news = Bell()
         self._finished: list[Completion] = []
         self._pieces: list[Progress] = []
+        self._keep_tokens: int | None = None
+        """How much longer an answer is each time it is kept; None: none is."""
         self._dead: str | None = None
         self._sending = anyio.Lock()
         """A stream takes one sender at a time, and a large frame takes a while."""
@@ -153,24 +155,32 @@ class EngineHost:
             await self._send(Failed(describe(error)))
             raise
         await self._send(Loaded(info))
-        if config.checkpoint_tokens is not None:
-            group.start_soon(self._keep, self._engine, config.checkpoint_tokens)
+        self._keep_tokens = config.checkpoint_tokens
+        if self._keep_tokens is not None:
+            group.start_soon(self._keep)
         while True:
             await self._send(Reading(self._engine.reading()))
             await self._clock.sleep(READING_EVERY_S)
 
-    async def _keep(self, engine: Engine, every: int) -> None:
-        """Hand over what has been made each time it is so many tokens more."""
+    async def _keep(self) -> None:
+        """Have it told now and then how far the requests have come."""
         while True:
             await self._clock.sleep(KEEP_EVERY_S)
-            kept: list[Kept] = []
-            for id, call in self._running.items():
-                made = engine.made(id)
-                if made - call.kept >= every and (partial := engine.partial(id)) is not None:
-                    call.kept = made
-                    kept.append(Kept(id, call.request.attempt, partial))
-            if kept:
-                await self._send(Keep(tuple(kept)))
+            if self._running:
+                self._news.ring()
+
+    def _further(self) -> tuple[Kept, ...]:
+        """What has been made of those that are so many tokens longer than when it was told."""
+        engine, every = self._engine, self._keep_tokens
+        kept: list[Kept] = []
+        if engine is None or every is None:
+            return ()
+        for id, call in self._running.items():
+            made = engine.made(id)
+            if made - call.kept >= every and (partial := engine.partial(id)) is not None:
+                call.kept = made
+                kept.append(Kept(id, call.request.attempt, partial))
+        return tuple(kept)
 
     def _stop(self, id: str) -> None:
         call = self._running.get(id)
@@ -220,11 +230,15 @@ class EngineHost:
         return on_text
 
     async def _send_news(self) -> None:
-        """One frame for all that has come together; chunks before the ends they belong to."""
+        """One frame for all that has come together; chunks before the ends they belong to, and
+        what is to be kept before whoever reads along sees it.
+        """
         while True:
             await self._news.wait_rung()
             pieces, self._pieces = tuple(self._pieces), []
             finished, self._finished = tuple(self._finished), []
+            if kept := self._further():
+                await self._send(Keep(kept))
             if pieces:
                 await self._send(Texts(pieces))
             if finished:

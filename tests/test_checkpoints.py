@@ -47,6 +47,7 @@ async def cut_short(it: SimulatedEngine, request: EngineRequest, tokens: int) ->
     """What there is of the answer after so many tokens, where it is ended then."""
     pieces: list[str] = []
     there = anyio.Event()
+    found: list[Partial | None] = []
 
     def on_text(piece: str) -> None:
         pieces.append(piece)
@@ -56,9 +57,9 @@ async def cut_short(it: SimulatedEngine, request: EngineRequest, tokens: int) ->
     async with anyio.create_task_group() as group:
         group.start_soon(it.generate, request, on_text)
         await there.wait()
-        partial = it.partial(request.id)
+        found.append(it.partial(request.id))
         group.cancel_scope.cancel()
-    return partial
+    return found[0]
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 7, 63])

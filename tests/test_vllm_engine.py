@@ -185,21 +185,20 @@ def children() -> list[int]:
 
 async def begun(engine: VllmEngine, request: EngineRequest, tokens: int) -> Partial:
     """What there is of its answer after so many tokens or a few more, where it is ended then."""
-    pieces: list[str] = []
+    found: list[Partial | None] = []
     there = anyio.Event()
 
-    def on_text(piece: str) -> None:
-        pieces.append(piece)
+    def on_text(_: str) -> None:
         if engine.made(request.id) >= tokens:
             there.set()
 
     async with anyio.create_task_group() as group:
         group.start_soon(engine.generate, request, on_text)
         await there.wait()
-        partial = engine.partial(request.id)
+        found.append(engine.partial(request.id))
         group.cancel_scope.cancel()
-    assert partial is not None
-    return partial
+    assert found[0] is not None
+    return found[0]
 
 
 @real_engine
