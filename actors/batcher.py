@@ -13,12 +13,12 @@ the successor starts.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, assert_never
 
 import msgspec
 
+from actors.keeping import Keeper, Saving
 from actors.messages import (
     BatcherMessage,
     Commit,
@@ -30,13 +30,16 @@ from actors.messages import (
     WantTasks,
 )
 from actors.policy.retry import outcome, timeout_s
+from actors.policy.rules import ConfiguredRules
 from actors.policy.shares import BY_RANK
 from actors.policy.staging import Batch, Staging
+from actors.preempting import urgent_room
+from actors.totals import BatcherStatistics, Totals
 from autoglm.types import ErrorInfo
 from model.engine import GIVEN_UP, Completion, EngineRequest
 from model.flight import Flight
 from model.hosted import HostedEngine
-from runtime.actor import Actor, Statistics
+from runtime.actor import Actor
 from runtime.alarm import Alarm
 from runtime.bell import Signal
 from runtime.clock import Clock, Rng
@@ -58,29 +61,6 @@ class _Recording(msgspec.Struct, frozen=True):
 
 class PutBackFailed(Exception):
     """What was claimed for our predecessor could not be put back, so we can't begin."""
-
-
-class BatcherStatistics(Statistics, frozen=True):
-    staged: int
-    flying: int
-    batches: int
-    requests: int
-    triggers: dict[str, int]
-
-
-class Totals:
-    """What was sent since the server started; outlives the batcher's instances."""
-
-    def __init__(self) -> None:
-        self._terms = 0
-        self.batches = 0
-        self.requests = 0
-        self.triggers: Counter[str] = Counter()
-
-    def new_term(self) -> int:
-        """A number for one instance of the batcher."""
-        self._terms += 1
-        return self._terms
 
 
 class Batcher(Actor[BatcherMessage]):
@@ -118,7 +98,12 @@ class Batcher(Actor[BatcherMessage]):
         self._to_record: list[Flight[ClaimedTask]] = []
         self._asked = 0
         """Tasks asked of the scheduler that have not come."""
+        self._asked_urgent = 0
+        """The same of urgent ones, beyond what there is room for."""
+        self._preempts = config.scheduler.preemption and config.scheduler.policy != "fifo"
+        self._rules = ConfiguredRules(config)
         self._draining = False
+        self._keeper = Keeper(engine, mailbox, persister)
         self._term = totals.new_term()
 
     async def on_start(self) -> None:
@@ -139,12 +124,16 @@ class Batcher(Actor[BatcherMessage]):
 
     def handle(self, message: BatcherMessage) -> None:
         match message:
-            case TasksAssigned(term, tasks):
-                self._on_assigned(term, tasks)
+            case TasksAssigned():
+                self._on_assigned(message)
             case TasksStopped(seqs):
                 self._on_stopped(seqs)
-            case Drain():
+            case Drain(running_too):
                 self._draining = True
+                if running_too:
+                    self._engine.stop(self._engine.flights())
+            case Answered(Saving()):
+                self._keeper.saved()
             case Answered(_Recording() as recording, answer):
                 self._on_recorded(recording, answer)
             case Answered():
@@ -157,29 +146,27 @@ class Batcher(Actor[BatcherMessage]):
         self._time_out()
         self._collect()
         self._dispatch()
+        self._preempt()
         self._ask_for_more()
         await self._record()
+        await self._keeper.save()
 
     def statistics(self) -> BatcherStatistics:
-        totals = self._totals
-        return BatcherStatistics(
-            len(self._staging),
-            self._engine.flying,
-            totals.batches,
-            totals.requests,
-            dict(totals.triggers),
-        )
+        return self._totals.statistics(len(self._staging), self._engine.flying)
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────
 
-    def _on_assigned(self, term: int, tasks: tuple[ClaimedTask, ...]) -> None:
-        if term != self._term:
+    def _on_assigned(self, assigned: TasksAssigned) -> None:
+        tasks, urgent = assigned.tasks, assigned.urgent
+        if assigned.term != self._term:
             # Meant for our predecessor: put back when we began, or by this, or both.
             self._give_back(tasks)
             return
-        now = self._clock.monotonic()
-        self._asked = max(0, self._asked - len(tasks))
-        self._staging.add(tasks, now)
+        if urgent:
+            self._asked_urgent = max(0, self._asked_urgent - len(tasks))
+        else:
+            self._asked = max(0, self._asked - len(tasks))
+        self._staging.add(tasks, self._clock.monotonic(), first=urgent)
 
     def _on_stopped(self, seqs: tuple[int, ...]) -> None:
         self._staging.remove(seqs)
@@ -214,14 +201,16 @@ class Batcher(Actor[BatcherMessage]):
     def _collect(self) -> None:
         for flight in self._engine.take_ended():
             if self._dispatched.pop(flight.task.seq, None) is not None:
+                self._totals.preemption.ended(flight)
                 self._to_record.append(flight)
         if self._engine.info is None or self._draining:
             self._hand_back()
 
     def _hand_back(self) -> None:
         """What the engine has not begun is for whoever has an engine first."""
-        if self._asked and self._scheduler.put_nowait(DemandWithdrawn(self.name)):
-            self._asked = 0
+        asked = self._asked or self._asked_urgent
+        if asked and self._scheduler.put_nowait(DemandWithdrawn(self.name)):
+            self._asked = self._asked_urgent = 0
         self._give_back(self._staging.clear())
 
     def _give_back(self, tasks: Sequence[ClaimedTask]) -> None:
@@ -244,22 +233,38 @@ class Batcher(Actor[BatcherMessage]):
         flights = [Flight(_request(task), task, trial=batch.trial) for task in batch.tasks]
         for flight in flights:
             self._dispatched[flight.task.seq] = flight
+            flight.since = self._clock.monotonic()
             self._limit(flight.task)
         self._alarm.no_later_than(self._deadlines[0][0])
         self._engine.submit(flights)
-        self._totals.batches += 1
-        self._totals.requests += len(flights)
-        self._totals.triggers[batch.trigger] += 1
+        self._totals.sent(batch)
+
+    def _preempt(self) -> None:
+        """Stop some for urgent ones that wait: they are put back, and go on from there later."""
+        info, engine = self._engine.info, self._engine
+        if not self._preempts or info is None or engine.flying < info.slots:
+            return
+        waiting = self._staging.urgent_first
+        if waiting:
+            flying = [flight for flight in self._dispatched.values() if flight.ended is None]
+            now, speed = self._clock.monotonic(), engine.statistics().tokens_per_s
+            preemption = self._totals.preemption
+            engine.stop(preemption.choose(flying, waiting, self._rules, now, speed))
 
     def _ask_for_more(self) -> None:
         info = self._engine.info
         if info is None or self._draining:
             return
-        want = self._staging.room(info.slots) - self._engine.flying - self._asked
-        if want <= 0:
+        want = max(0, self._staging.room(info.slots) - self._engine.flying - self._asked)
+        urgent = 0
+        if self._preempts:
+            held = self._staging.urgent + self._asked_urgent
+            urgent = max(0, urgent_room(info.slots) - held)
+        if not (want or urgent):
             return
-        if self._scheduler.put_nowait(WantTasks(self.name, self._term, want)):
+        if self._scheduler.put_nowait(WantTasks(self.name, self._term, want, urgent)):
             self._asked += want
+            self._asked_urgent += urgent
         else:
             self._alarm.no_later_than(self._clock.monotonic() + PATIENCE_S)
 
@@ -283,5 +288,6 @@ class Batcher(Actor[BatcherMessage]):
 
 def _request(task: ClaimedTask) -> EngineRequest:
     return EngineRequest(
-        task.id, task.attempt, task.messages, task.prompt, task.sampling, task.stream
+        *(task.id, task.attempt, task.messages, task.prompt, task.sampling, task.stream),
+        task.continued,
     )

@@ -52,6 +52,8 @@ class TasksMoved(msgspec.Struct, frozen=True):
     left: Sequence[Left] = ()
     gone: Mapping[Lane, Sequence[Key]] = {}
     """Keys that are void, as of before `ready`."""
+    urgent: Sequence[int] = ()
+    """Of what became pending, what is new and urgent."""
 
 
 class DemandWithdrawn(msgspec.Struct, frozen=True):
@@ -67,6 +69,8 @@ class WantTasks(msgspec.Struct, frozen=True):
     term: int
     """Tells the instances of a batcher apart."""
     count: int
+    urgent: int = 0
+    """So many more if they are urgent, for others can be stopped for them."""
 
 
 class TasksAssigned(msgspec.Struct, frozen=True):
@@ -74,6 +78,8 @@ class TasksAssigned(msgspec.Struct, frozen=True):
 
     term: int
     tasks: tuple[ClaimedTask, ...]
+    urgent: bool = False
+    """Whether these are what was wanted beyond the count."""
 
 
 class TasksStopped(msgspec.Struct, frozen=True):
@@ -97,6 +103,9 @@ class TextsArrived(msgspec.Struct, frozen=True):
 
 class Drain(msgspec.Struct, frozen=True):
     """The server is to end: begin nothing more. Batchers hand back what they have not begun."""
+
+    running_too: bool = False
+    """And what they have, with the answers so far."""
 
 
 class GetStatus(msgspec.Struct, frozen=True):

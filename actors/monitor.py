@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actors.batcher import Totals
 from actors.messages import MonitorMessage
 from actors.queues import Queues
+from actors.totals import Totals
 from autoglm.status import ActorStatus, BatchStatus, EngineStatus, ServerStatus, Status
 from autoglm.types import TaskState
 from model.hosted import HostedEngine

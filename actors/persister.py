@@ -236,7 +236,7 @@ class Persister:
         if effects.paused:
             outlets.scheduler_missed.set()  # claims of it under way were, or are, left out
         if effects.ready or effects.left or effects.gone:
-            moved = TasksMoved(effects.ready, effects.left, effects.gone)
+            moved = TasksMoved(effects.ready, effects.left, effects.gone, effects.urgent)
             if not outlets.scheduler.put_nowait(moved):
                 outlets.scheduler_missed.set()
         if effects.endings or effects.jobs:

@@ -55,6 +55,7 @@ class _Claim(msgspec.Struct):
     batcher: str
     term: int
     seqs: tuple[int, ...] = ()
+    urgent: bool = False
 
 
 class _Barrier(msgspec.Struct, frozen=True):
@@ -105,6 +106,8 @@ class Scheduler(Actor[SchedulerMessage]):
         """Whether we have to ask."""
         self._demand: dict[str, int] = dict.fromkeys(batchers, 0)
         """What each batcher has room for and we have not claimed yet."""
+        self._urgent_demand: dict[str, int] = dict.fromkeys(batchers, 0)
+        """What it would take beyond that if it is urgent."""
         self._terms: dict[str, int] = dict.fromkeys(batchers, 0)
         """The instance of each batcher that the demand is of."""
         self._claims: dict[int, _Claim] = {}
@@ -116,15 +119,17 @@ class Scheduler(Actor[SchedulerMessage]):
     def handle(self, message: SchedulerMessage) -> None:
         self._agenda.tick(self._clock.monotonic())
         match message:
-            case TasksMoved(ready, left, gone):
-                self._agenda.moved(ready, left, gone)
+            case TasksMoved(ready, left, gone, urgent):
+                self._agenda.moved(ready, left, gone, urgent)
                 self._pace.stopped(left, self._clock.monotonic(), self._agenda.waits)
-            case WantTasks(batcher, term, count):
-                earlier = self._demand[batcher] if term == self._terms[batcher] else 0
+            case WantTasks(batcher, term, count, urgent):
+                if term != self._terms[batcher]:
+                    self._demand[batcher] = self._urgent_demand[batcher] = 0
                 self._terms[batcher] = term
-                self._demand[batcher] = earlier + count
+                self._demand[batcher] += count
+                self._urgent_demand[batcher] += urgent
             case DemandWithdrawn(batcher):
-                self._demand[batcher] = 0
+                self._demand[batcher] = self._urgent_demand[batcher] = 0
             case Drain():
                 self._draining = True
             case Answered(_Claim() as claim, answer):
@@ -157,22 +162,29 @@ class Scheduler(Actor[SchedulerMessage]):
         for batcher in sorted(self._demand, key=self._demand.__getitem__, reverse=True):
             while self._demand[batcher] > 0 and await self._claim(batcher):
                 pass
+        for batcher in self._urgent_demand:
+            while self._urgent_demand[batcher] > 0 and await self._claim(batcher, urgent=True):
+                pass
         self._read()
         if (at := self._agenda.next_tick) is not None:
             self._alarm.no_later_than(at)
 
-    async def _claim(self, batcher: str) -> bool:
-        """Claim what is to run next at `batcher`. Whether there may be more."""
-        claim = _Claim(batcher, self._terms[batcher])
+    async def _claim(self, batcher: str, *, urgent: bool = False) -> bool:
+        """Claim what is to run next at `batcher`. Whether there may be more.
+
+        `urgent`: only what is, beyond what there is room for.
+        """
+        claim = _Claim(batcher, self._terms[batcher], urgent=urgent)
+        demand = self._urgent_demand if urgent else self._demand
         reply = self.mailbox.reserve(claim)
         if reply is None:
             return False
-        claim.seqs = self._agenda.take(min(self._demand[batcher], CLAIM_MAX))
+        claim.seqs = self._agenda.take(min(demand[batcher], CLAIM_MAX), urgent=urgent)
         if not claim.seqs:
             reply.drop()
             return False
         # To the end: of batchers with equal room, the one served longest ago comes first.
-        self._demand[batcher] = self._demand.pop(batcher) - len(claim.seqs)
+        demand[batcher] = demand.pop(batcher) - len(claim.seqs)
         self._claims[id(claim)] = claim
         await self._persister.put(Commit(ClaimTasks(batcher, claim.seqs), reply))
         return True
@@ -189,9 +201,11 @@ class Scheduler(Actor[SchedulerMessage]):
             claimed = {task.seq: task.lane for task in tasks}
             self._pace.began(claimed, self._clock.monotonic())
         if claim.term == self._terms[claim.batcher]:
-            self._demand[claim.batcher] += len(claim.seqs) - len(tasks)
+            demand = self._urgent_demand if claim.urgent else self._demand
+            demand[claim.batcher] += len(claim.seqs) - len(tasks)
         if tasks:
-            self._undelivered[claim.batcher].append(TasksAssigned(claim.term, tasks))
+            assigned = TasksAssigned(claim.term, tasks, claim.urgent)
+            self._undelivered[claim.batcher].append(assigned)
 
     def _deliver(self) -> None:
         for batcher, assignments in self._undelivered.items():

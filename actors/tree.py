@@ -53,6 +53,7 @@ from runtime.store.protocol import ClaimedTask, FetchSummary, PutBack, StoreDama
 from runtime.supervision import ChildSpec, Strategy, Supervised, Supervisor
 
 _QUIET_CHECK_S = 0.02
+_HAND_OVER_S = 2.0  # what runs when the time to drain is over only has to stop
 
 
 class Tree:
@@ -109,7 +110,17 @@ class Tree:
                 if not any(engine.flights() for engine in self.engines):
                     return True
                 await self._world.clock.sleep(_QUIET_CHECK_S)
+        if self._config.engine.checkpoint_tokens is not None:
+            await self._hand_over()
         return False
+
+    async def _hand_over(self) -> None:
+        """What still runs goes back with what it has, so that it goes on from there."""
+        with anyio.move_on_after(_HAND_OVER_S):
+            while self.health.damage is None and any(each.flights() for each in self.engines):
+                for mailbox in self._at.batchers.values():
+                    mailbox.put_nowait(Drain(running_too=True))
+                await self._world.clock.sleep(_QUIET_CHECK_S)
 
     async def put_back(self) -> None:
         """Before and after `run` nobody owns anything: what was running goes back, uncharged.

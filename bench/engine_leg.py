@@ -24,7 +24,7 @@ from pathlib import Path
 
 from model.models import resolve_model
 from model.processor import decide, read_processor
-from model.vllm import QUIET, engine_arguments, engine_environment
+from model.vllm_settings import QUIET, engine_arguments, engine_environment
 from runtime import config as configuration
 from runtime.process import die_with
 

@@ -15,14 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from actors.policy.merge import URGENT_PRIORITY
 from actors.policy.preempt import Running, Waiting, for_urgent
 from actors.policy.staging import Staging
 from bench.orders import ORDERS, Order, Request
 from bench.report import percentile
 from model.simulated import Timing
 from runtime.config import BatchConfig
-from runtime.store.protocol import ClaimedTask
+from runtime.store.protocol import URGENT_PRIORITY, ClaimedTask
 
 StopRule = Callable[[Sequence[Running], Sequence[Waiting], float], tuple[int, ...]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from model.engine import EngineUnavailable
 from model.models import NAMED
-from model.vllm import NOT_INSTALLED
+from model.vllm_settings import NOT_INSTALLED
 from runtime.config import EngineConfig
 
 

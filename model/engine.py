@@ -17,6 +17,7 @@ import msgspec
 
 from autoglm.status import EngineChoice
 from autoglm.types import ErrorInfo, Message, Sampling
+from runtime.partial import Partial
 
 GIVEN_UP: Final = "aborted"
 """The code of a request that was stopped before it was answered, through no fault of its own."""
@@ -31,12 +32,15 @@ class EngineRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt: str | None = None
     sampling: Sampling = Sampling()
     stream: bool = False
+    continued: Partial | None = None
+    """What an earlier attempt made of the answer: go on from there, if that is possible."""
 
 
 class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
     """The end of one request: a text with a finish reason, or an `error`.
 
-    `permanent`: the same request can never succeed, so it is not worth another attempt.
+    Text and tokens are those of the whole answer, whoever made its beginning. `permanent`: the same
+    request can never succeed, so it is not worth another attempt.
     """
 
     id: str
@@ -48,6 +52,24 @@ class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_tokens: int = 0
     error: ErrorInfo | None = None
     permanent: bool = False
+    before: int = 0
+    """Of the tokens of the answer, those that were there when this attempt began."""
+    partial: Partial | None = None
+    """Of what was stopped: how to go on."""
+
+
+def continuable(sampling: Sampling) -> bool:
+    """Whether an answer goes on from its tokens as if it had never been interrupted.
+
+    A seed says which random numbers come next, and penalties count the tokens made so far: both
+    would begin anew.
+    """
+    penalties = (sampling.presence_penalty or 0, sampling.frequency_penalty or 0)
+    return (
+        (sampling.seed is None or sampling.temperature == 0)
+        and not any(penalties)
+        and sampling.repetition_penalty in {None, 1}
+    )
 
 
 def blameless(completion: Completion) -> bool:
@@ -63,6 +85,14 @@ class Progress(msgspec.Struct, frozen=True):
     attempt: int
     offset: int
     text: str
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """How far a running request has come: with it another attempt can go on from there."""
+
+    id: str
+    attempt: int
+    partial: Partial
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
@@ -119,8 +149,17 @@ class Engine(Protocol):
         """The answer to `request`; cancelling the call aborts it in the engine.
 
         `on_text` gets each new piece of text, in order, when the request streams.
-        Raises RequestFailed or EngineDead.
+        What was `continued` goes on from there, if the engine can do that, and its first piece of
+        text is what there was. Raises RequestFailed or EngineDead.
         """
+        ...
+
+    def made(self, id: str) -> int:
+        """Tokens of the answer to a running request; 0: none yet, or it can't be continued."""
+        ...
+
+    def partial(self, id: str) -> Partial | None:
+        """What a running request has made so far; None: nothing that could be continued."""
         ...
 
     def reading(self) -> EngineLoad: ...

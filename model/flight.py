@@ -8,7 +8,8 @@ from typing import Generic, TypeVar
 import msgspec
 
 from autoglm.types import ErrorInfo
-from model.engine import GIVEN_UP, Completion, EngineRequest
+from model.engine import GIVEN_UP, Completion, EngineRequest, Kept
+from runtime.partial import Partial
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ class Lost(msgspec.Struct, frozen=True):
 class Flight(Generic[T]):
     """One request in the engine, with the task it is for and, once it is over, how it ended."""
 
-    __slots__ = ("ended", "request", "task", "trial")
+    __slots__ = ("ended", "partial", "request", "since", "stopping", "task", "trial")
 
     def __init__(self, request: EngineRequest, task: T, *, trial: int = 0) -> None:
         self.request = request
@@ -31,6 +32,12 @@ class Flight(Generic[T]):
         """How many suspects it was sent with, itself included, while nothing else is in the
         engine; 0: it is not on trial.
         """
+        self.partial: Partial | None = None
+        """How far it had come when it was last heard of."""
+        self.since = 0.0
+        """When it was submitted, in seconds of whoever did that."""
+        self.stopping = False
+        """It was asked to end for now."""
         self.ended: Completion | Lost | None = None
 
 
@@ -43,6 +50,8 @@ class Flights(Generic[T]):
         self._known: dict[str, Flight[T]] = {}
         self._ended: list[Flight[T]] = []
         """Those that ended since somebody last looked."""
+        self._kept: dict[str, Flight[T]] = {}
+        """Those of which a new `partial` came since somebody last looked."""
 
     def add(self, flights: Sequence[Flight[T]]) -> None:
         for flight in flights:
@@ -85,6 +94,17 @@ class Flights(Generic[T]):
                 self.end(flight, Lost(reason))
                 lost.append(flight)
         return lost
+
+    def keep(self, kept: Sequence[Kept]) -> None:
+        for each in kept:
+            flight = self._known.get(each.id)
+            if flight and not flight.ended and flight.request.attempt == each.attempt:
+                flight.partial = each.partial
+                self._kept[each.id] = flight
+
+    def take_kept(self) -> list[Flight[T]]:
+        kept, self._kept = self._kept, {}
+        return [flight for flight in kept.values() if flight.ended is None]
 
     def take_ended(self) -> list[Flight[T]]:
         ended, self._ended = self._ended, []

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from model.engine import Completion, EngineInfo, EngineLoad, EngineRequest, Progress
+from model.engine import Completion, EngineInfo, EngineLoad, EngineRequest, Kept, Progress
 from runtime.config import EngineConfig
 
 
@@ -25,6 +25,12 @@ class Generate(msgspec.Struct, frozen=True, tag="generate"):
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
     """Stop these; nothing more is said of them."""
+
+    ids: tuple[str, ...]
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Stop these for now: they end as given up, with what is needed to go on."""
 
     ids: tuple[str, ...]
 
@@ -50,14 +56,20 @@ class Texts(msgspec.Struct, frozen=True, tag="texts"):
     pieces: tuple[Progress, ...]
 
 
+class Keep(msgspec.Struct, frozen=True, tag="keep"):
+    """How far running requests have come."""
+
+    kept: tuple[Kept, ...]
+
+
 class Reading(msgspec.Struct, frozen=True, tag="reading"):
     """Sent every second or so: the sign that the host is alive."""
 
     load: EngineLoad
 
 
-ToHost = Load | Generate | Abort
-FromHost = Loaded | Failed | Finished | Texts | Reading
+ToHost = Load | Generate | Abort | Stop
+FromHost = Loaded | Failed | Finished | Texts | Keep | Reading
 
 PART_BYTES_MAX = 64 * 1024 * 1024
 """What comes together goes in several frames rather than in a larger one."""
@@ -73,7 +85,7 @@ def encode_in_parts(
     """The bodies of the frames that say `message`. A single item is never divided."""
     body = encode(message)
     match message:
-        case Generate(items) | Finished(items) | Texts(items) if (
+        case Generate(items) | Finished(items) | Texts(items) | Keep(items) if (
             len(items) > 1 and len(body) > part_bytes_max
         ):
             half = len(items) // 2

@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import assert_never
 
 import anyio
@@ -19,11 +20,13 @@ from anyio.abc import TaskGroup
 
 from autoglm.types import ErrorInfo
 from model.engine import (
+    GIVEN_UP,
     Completion,
     Engine,
     EngineDead,
     EngineRequest,
     EngineUnavailable,
+    Kept,
     Progress,
     RequestFailed,
 )
@@ -33,10 +36,13 @@ from model.frames import (
     Finished,
     FromHost,
     Generate,
+    Keep,
     Load,
     Loaded,
     Reading,
+    Stop,
     Texts,
+    ToHost,
     decode_to_host,
     encode_in_parts,
 )
@@ -49,6 +55,8 @@ from runtime.process import die_with
 from runtime.supervision import describe
 
 READING_EVERY_S = 0.5
+KEEP_EVERY_S = 0.02
+"""How often to look who has made so many tokens that they are to be kept."""
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 """Half of what a client's frame holds, because a page of answers may hold others before it."""
 
@@ -66,6 +74,22 @@ def engine_of(config: EngineConfig, clock: Clock) -> Engine:
     return VllmEngine(config)
 
 
+@dataclass(slots=True)
+class _Call:
+    """A request in the engine."""
+
+    request: EngineRequest
+    scope: anyio.CancelScope
+    kept: int = 0
+    """How many of its tokens were handed over."""
+    stopped: Completion | None = None
+    """What is to be said of it when it has been stopped."""
+
+    def __post_init__(self) -> None:
+        continued = self.request.continued
+        self.kept = len(continued.tokens) if continued else 0
+
+
 class EngineHost:
     """Serves one channel until it closes."""
 
@@ -74,11 +98,13 @@ class EngineHost:
         self._clock = clock
         self._build = build
         self._engine: Engine | None = None
-        self._running: dict[str, anyio.CancelScope] = {}
-        """Requests in the engine, by task id; ended by `Abort`."""
+        self._running: dict[str, _Call] = {}
+        """Requests in the engine, by task id; ended by `Abort` and `Stop`."""
         self._news = Bell()
         self._finished: list[Completion] = []
         self._pieces: list[Progress] = []
+        self._keep_tokens: int | None = None
+        """How much longer an answer is each time it is kept; None: none is."""
         self._dead: str | None = None
         self._sending = anyio.Lock()
         """A stream takes one sender at a time, and a large frame takes a while."""
@@ -97,21 +123,24 @@ class EngineHost:
             if self._engine is not None:
                 self._engine.close()
 
-    async def _take(self, message: Load | Generate | Abort, group: TaskGroup) -> None:
+    async def _take(self, message: ToHost, group: TaskGroup) -> None:
         match message:
             case Load(config):
-                group.start_soon(self._load, config)
+                group.start_soon(self._load, config, group)
             case Generate(requests):
                 for request in requests:
                     group.start_soon(self._answer, request)
             case Abort(ids):
                 for id in ids:
                     if id in self._running:
-                        self._running[id].cancel()
+                        self._running[id].scope.cancel()
+            case Stop(ids):
+                for id in ids:
+                    self._stop(id)
             case _:
                 assert_never(message)
 
-    async def _load(self, config: EngineConfig) -> None:
+    async def _load(self, config: EngineConfig, group: TaskGroup) -> None:
         try:
             self._engine = self._build(config, self._clock)
             info = await self._engine.load()
@@ -122,14 +151,49 @@ class EngineHost:
             await self._send(Failed(describe(error)))
             raise
         await self._send(Loaded(info))
+        self._keep_tokens = config.checkpoint_tokens
+        if self._keep_tokens is not None:
+            group.start_soon(self._keep)
         while True:
             await self._send(Reading(self._engine.reading()))
             await self._clock.sleep(READING_EVERY_S)
 
+    async def _keep(self) -> None:
+        """Have it told now and then how far the requests have come."""
+        while True:
+            await self._clock.sleep(KEEP_EVERY_S)
+            if self._running:
+                self._news.ring()
+
+    def _further(self) -> tuple[Kept, ...]:
+        """What has been made of those that are so many tokens longer than when it was told."""
+        engine, every = self._engine, self._keep_tokens
+        kept: list[Kept] = []
+        if engine is None or every is None:
+            return ()
+        for id, call in self._running.items():
+            made = engine.made(id)
+            if made - call.kept >= every and (partial := engine.partial(id)) is not None:
+                call.kept = made
+                kept.append(Kept(id, call.request.attempt, partial))
+        return tuple(kept)
+
+    def _stop(self, id: str) -> None:
+        call = self._running.get(id)
+        if call is not None and self._engine is not None:
+            call.stopped = Completion(
+                id,
+                call.request.attempt,
+                error=ErrorInfo(GIVEN_UP, "stopped for others"),
+                partial=self._engine.partial(id),
+            )
+            call.scope.cancel()
+
     async def _answer(self, request: EngineRequest) -> None:
         assert self._engine is not None, "a request before the engine was loaded"
-        with anyio.CancelScope() as scope:
-            self._running[request.id] = scope
+        scope = anyio.CancelScope()
+        call = self._running[request.id] = _Call(request, scope)
+        with scope:
             try:
                 on_text = self._streamer(request) if request.stream else None
                 completion = _bounded(await self._engine.generate(request, on_text))
@@ -141,10 +205,13 @@ class EngineHost:
             except Exception as error:
                 completion = _failed(request, "engine_error", error, permanent=False)
             finally:
-                if self._running.get(request.id) is scope:
+                if self._running.get(request.id) is call:
                     del self._running[request.id]
             if completion is not None:
                 self._finished.append(completion)
+            self._news.ring()
+        if scope.cancelled_caught and call.stopped is not None:
+            self._finished.append(call.stopped)
             self._news.ring()
 
     def _streamer(self, request: EngineRequest) -> Callable[[str], None]:
@@ -159,11 +226,15 @@ class EngineHost:
         return on_text
 
     async def _send_news(self) -> None:
-        """One frame for all that has come together; chunks before the ends they belong to."""
+        """One frame for all that has come together; chunks before the ends they belong to, and
+        what is to be kept before whoever reads along sees it.
+        """
         while True:
             await self._news.wait_rung()
             pieces, self._pieces = tuple(self._pieces), []
             finished, self._finished = tuple(self._finished), []
+            if kept := self._further():
+                await self._send(Keep(kept))
             if pieces:
                 await self._send(Texts(pieces))
             if finished:

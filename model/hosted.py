@@ -1,7 +1,7 @@
 """The server's end of an engine host: one engine as its batcher sees it.
 
-            batcher ── submit, abort, release ──▶ HostedEngine ═ frames ═▶ host process
-                    ◀── ended (after a signal) ──
+            batcher ── submit, abort, stop, release ──▶ HostedEngine ═ frames ═▶ host process
+                    ◀── ended, kept (after a signal) ──
 
 The object is the engine's address: it stays while host processes come and go, and supervision
 runs it anew for each of them. Everything that the engine was given stays here until the batcher
@@ -30,9 +30,11 @@ from model.frames import (
     Finished,
     FromHost,
     Generate,
+    Keep,
     Load,
     Loaded,
     Reading,
+    Stop,
     Texts,
     ToHost,
     decode_from_host,
@@ -102,6 +104,18 @@ class HostedEngine(Generic[T]):
         if running and self._state is HostState.READY:
             self._send(Abort(running))
             self._doubt()
+
+    def stop(self, flights: Sequence[Flight[T]]) -> None:
+        """Have these end for now, as given up, with what is needed to go on."""
+        running = [each for each in flights if each.ended is None and not each.stopping]
+        for flight in running:
+            flight.stopping = True
+        if running and self._state is HostState.READY:
+            self._send(Stop(tuple(flight.request.id for flight in running)))
+
+    def take_kept(self) -> list[Flight[T]]:
+        """Running requests that have come further, and how far, since the last call."""
+        return self._flights.take_kept()
 
     @property
     def free(self) -> int:
@@ -193,6 +207,10 @@ class HostedEngine(Generic[T]):
             case Texts(pieces):
                 self._vitals.progressed()
                 self._on_text(pieces)
+            case Keep(kept):
+                self._vitals.progressed()
+                self._flights.keep(kept)
+                self._tell()
             case Reading(load):
                 self._vitals.read(load)
             case Loaded(info):

@@ -8,6 +8,8 @@ times give the same answers at the same times. A token is a word, of prompts and
 - One step takes `step_ms`, however many requests run, and gives each of them one token. Requests
   that joined meanwhile take part in the next step, which is longer by their prefill: prompt tokens
   / `prefill_tok_s`. A request beyond `max_num_seqs` waits for a slot, first come, first served.
+- An answer that is continued goes on after the text that there was; what is prefilled is the prompt
+  and all tokens made before.
 - Marks in the prompt act when `engine.faults` is on: `[[crash]]` kills the process when the request
   is admitted, `[[hang]]` stops all progress, `[[error]]` fails the attempt, `[[invalid]]` fails the
   request for good, `[[slow:S]]` adds S seconds before the first token. `[[tokens:N]]` sets the
@@ -19,26 +21,32 @@ hands over when it leaves. Without delays a request is answered within its own c
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Final
 
 import anyio
 import anyio.lowlevel
 
-from model.engine import Completion, EngineInfo, EngineLoad, EngineRequest, RequestFailed
+from model.engine import (
+    Completion,
+    EngineInfo,
+    EngineLoad,
+    EngineRequest,
+    RequestFailed,
+    continuable,
+)
+from model.generation import Generation
 from runtime.clock import Clock
 from runtime.config import EngineConfig, SimulatedConfig
+from runtime.partial import Partial
 
 CONTEXT_TOKENS_DEFAULT: Final = 8192
 """What fits when `engine.max_model_len` is not set: as much as the packaged model holds."""
 
-_FILLER: Final = ("and", "so", "it", "goes", "on", "word", "by", "word")
 _MARK: Final = re.compile(r"\[\[(crash|hang|error|invalid|slow|tokens)(?::(\d+(?:\.\d+)?))?\]\]")
 
 
@@ -64,19 +72,6 @@ class Timing:
         return self.step_s + prefill_tokens * self.prefill_token_s
 
 
-@dataclass(slots=True, eq=False)
-class _Generation:
-    """One admitted request on its way through the steps."""
-
-    prompt_tokens: int
-    wanted: int
-    digest: str
-    on_text: Callable[[str], None] | None
-    made: int = 0
-    wake: anyio.Event = field(default_factory=anyio.Event)
-    """Set when the answer is complete, or when it is this call's turn to drive."""
-
-
 class SimulatedEngine:
     """model.engine.Engine by arithmetic; see the module for what it promises.
 
@@ -97,9 +92,9 @@ class SimulatedEngine:
         self._context = config.max_model_len or CONTEXT_TOKENS_DEFAULT
         slots = config.max_num_seqs
         self._slots = anyio.Semaphore(slots, max_value=slots, fast_acquire=True)
-        self._arrived: dict[_Generation, None] = {}
+        self._arrived: dict[Generation, None] = {}
         """Have a slot and wait for the next step to begin."""
-        self._running: dict[_Generation, None] = {}
+        self._running: dict[Generation, None] = {}
         """Take part in the step under way."""
         self._driven = False
         """One of the calls drives the steps."""
@@ -108,6 +103,8 @@ class SimulatedEngine:
         self._step_starts: float | None = None
         """When the next step begins if it follows on without a pause, so that late timers
         of the event loop do not slow the engine down."""
+        self._by_id: dict[str, Generation] = {}
+        """Admitted requests that can be continued."""
         self._halted = False
         self._prompt_tokens = 0
         self._completion_tokens = 0
@@ -138,18 +135,27 @@ class SimulatedEngine:
                 permanent=True,
             )
         wanted, finish_reason = self._length(request, marks, room)
-        generation = _Generation(prompt_tokens, wanted, _digest(request), on_text)
+        generation = Generation.of(request, prompt_tokens, wanted, on_text)
         async with self._slots:
-            if self._config.faults and marks:
-                await self._act(marks)
-            await self._decode(generation)
+            if continuable(request.sampling):
+                self._by_id[request.id] = generation
+            try:
+                if self._config.faults and marks:
+                    await self._act(marks)
+                if on_text is not None and generation.begun:
+                    on_text(generation.begun)
+                await self._decode(generation)
+            finally:
+                if self._by_id.get(request.id) is generation:
+                    del self._by_id[request.id]
         return Completion(
             id=request.id,
             attempt=request.attempt,
-            text=generation.digest + _filler(wanted),
+            text=generation.text,
             finish_reason=finish_reason,
             prompt_tokens=prompt_tokens,
-            completion_tokens=wanted,
+            completion_tokens=generation.made,
+            before=generation.before,
         )
 
     def reading(self) -> EngineLoad:
@@ -161,6 +167,17 @@ class SimulatedEngine:
             completion_tokens=self._completion_tokens,
             kv_usage=min(1.0, held / (self._config.max_num_seqs * self._context)),
         )
+
+    def made(self, id: str) -> int:
+        return self._by_id[id].made if id in self._by_id else 0
+
+    def partial(self, id: str) -> Partial | None:
+        """See Engine.partial. Tokens are numbered through; the first is the hash."""
+        generation = self._by_id.get(id)
+        if generation is None or not generation.made:
+            return None
+        tokens = tuple(range(generation.made))
+        return Partial(tokens, generation.text, generation.prompt_tokens)
 
     def close(self) -> None:
         self._halted = True
@@ -187,11 +204,11 @@ class SimulatedEngine:
         if not self._halted and "slow" in marks:
             await self._clock.sleep(float(marks["slow"] or 0))
 
-    async def _decode(self, generation: _Generation) -> None:
+    async def _decode(self, generation: Generation) -> None:
         """Take part in the steps until the answer is complete."""
-        if not (self._timing.step(generation.prompt_tokens) or self._halted):
-            self._prompt_tokens += generation.prompt_tokens
-            self._advance(generation, generation.wanted)
+        if not (self._timing.step(generation.prefill) or self._halted):
+            self._prompt_tokens += generation.prefill
+            self._advance(generation, generation.wanted - generation.made)
             return
         self._arrived[generation] = None
         try:
@@ -220,7 +237,7 @@ class SimulatedEngine:
 
     def _begin_step(self) -> None:
         now = self._clock.monotonic()
-        prefill = sum(generation.prompt_tokens for generation in self._arrived)
+        prefill = sum(generation.prefill for generation in self._arrived)
         self._running |= self._arrived
         self._arrived.clear()
         self._prompt_tokens += prefill
@@ -231,21 +248,18 @@ class SimulatedEngine:
     def _end_step(self, ended: float) -> None:
         self._step_ends, self._step_starts = None, ended
         for generation in list(self._running):
-            self._advance(generation, 1 if self._timing.step_s else generation.wanted)
+            left = generation.wanted - generation.made
+            self._advance(generation, 1 if self._timing.step_s else left)
             if generation.made == generation.wanted:
                 del self._running[generation]
                 generation.wake.set()
 
-    def _advance(self, generation: _Generation, tokens: int) -> None:
+    def _advance(self, generation: Generation, tokens: int) -> None:
         """Make the next `tokens` tokens of an answer."""
-        first, generation.made = generation.made, generation.made + tokens
+        generation.advance(tokens)
         self._completion_tokens += tokens
-        if generation.on_text is None:
-            return
-        for token in range(first, generation.made):
-            generation.on_text(f" {_word(token)}" if token else generation.digest)
 
-    def _leave(self, generation: _Generation) -> None:
+    def _leave(self, generation: Generation) -> None:
         """Complete or cancelled: somebody else drives, if nobody does."""
         self._running.pop(generation, None)
         self._arrived.pop(generation, None)
@@ -259,22 +273,3 @@ class SimulatedEngine:
 def _marks(texts: list[str]) -> dict[str, str]:
     """The marks that stand in a prompt with their values; of repeated ones the last."""
     return {name: value for text in texts if "[[" in text for name, value in _MARK.findall(text)}
-
-
-def _digest(request: EngineRequest) -> str:
-    users = (message.content for message in reversed(request.messages) if message.role == "user")
-    text = next(users, request.prompt or "")
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _word(token: int) -> str:
-    return _FILLER[token % len(_FILLER)]
-
-
-@lru_cache(maxsize=1024)
-def _filler(tokens: int) -> str:
-    """All words of an answer of that many tokens but the first."""
-    rounds, rest = divmod(tokens, len(_FILLER))
-    words = "".join(f" {word}" for word in _FILLER)
-    last = "".join(f" {word}" for word in _FILLER[:rest])
-    return (words * rounds + last)[len(_FILLER[0]) + 1 :]

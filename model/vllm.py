@@ -1,7 +1,7 @@
-"""The real engine: vLLM 0.32, all of it behind this file.
+"""The real engine: vLLM 0.32, all of it behind this file and `model.continuing`.
 
 vLLM promises stability for little of what is needed here (renderers, the client of its core,
-AsyncLLM), so no other file imports it, the version is pinned, and it is imported no earlier than
+AsyncLLM), so nobody else imports it, the version is pinned, and it is imported no earlier than
 `load`: that takes seconds and has side effects. What was relied on was read in its source, under
 the names `vllm.v1.engine.async_llm`, `vllm.v1.engine.core_client` and `vllm.renderers`.
 
@@ -25,13 +25,19 @@ import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from autoglm.status import EngineChoice
 from autoglm.types import Message, Sampling
+from model.continuing import (
+    Rest,
+    Tracked,
+    detokenizer_of,
+    params_continuable,
+    remaining_of,
+)
 from model.engine import (
     GIVEN_UP,
     Completion,
@@ -43,34 +49,21 @@ from model.engine import (
     RequestFailed,
 )
 from model.models import resolve_model
-from model.processor import Plan, decide, read_processor
+from model.processor import decide, read_processor
+from model.vllm_settings import (
+    NOT_INSTALLED,
+    QUIET,
+    engine_arguments,
+    engine_environment,
+    gpu_choices,
+)
 from runtime.config import EngineConfig
+from runtime.partial import Partial
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
-
-QUIET: Final = {
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "PYTHONWARNINGS": "ignore",
-}
-"""Environment of vLLM and its child processes: few words, no statistics sent, no downloads. What
-is set already stays."""
-
-BATCHED_TOKENS_PER_STEP: Final = 2048
-"""Prompt tokens that one step may take, so that a long prompt does not hold up the others."""
-
-NOT_INSTALLED: Final = (
-    "vLLM is not installed. On a GPU machine: pip install 'autoglm[gpu]'. On a CPU: `make setup`, "
-    "or pip install --no-deps -r requirements/cpu-engine.lock after torch==2.13.0"
-)
 
 
 class VllmEngine:
@@ -83,6 +76,8 @@ class VllmEngine:
         """Tokens of prompt and answer together."""
         self._defaults: dict[str, Any] = {}
         """Sampling the model's own generation_config.json asks for."""
+        self._by_id: dict[str, Tracked] = {}
+        """Running requests that can be continued, by the task's id."""
         self._running = 0
         """Requests given to vLLM and not ended, waiting ones among them."""
         self._prompt_tokens = 0
@@ -119,7 +114,7 @@ class VllmEngine:
             model=self._config.model,
             slots=self._config.max_num_seqs,
             max_model_len=self._context,
-            choices=plan.choices if plan else _gpu_choices(self._config),
+            choices=plan.choices if plan else gpu_choices(self._config),
         )
 
     async def generate(
@@ -155,6 +150,17 @@ class VllmEngine:
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
         )
+
+    def made(self, id: str) -> int:
+        return len(self._tokens(self._by_id.get(id)))
+
+    def partial(self, id: str) -> Partial | None:
+        """See Engine.partial."""
+        tracked = self._by_id.get(id)
+        tokens = self._tokens(tracked)
+        if tracked is None or not tokens:
+            return None
+        return Partial(tuple(tokens), prompt_tokens=tracked.prompt_tokens)
 
     def close(self) -> None:
         if self._engine is not None:
@@ -213,6 +219,86 @@ class VllmEngine:
         on_text: Callable[[str], None] | None,
     ) -> Completion:
         """Follow one generation to its end. With `on_text` the pieces come one by one."""
+        if not params_continuable(params):
+            return await self._begin(request, prompt, params, on_text)
+        tracked = Tracked(f"{request.id}-{request.attempt}", len(prompt["prompt_token_ids"]))
+        self._by_id[request.id] = tracked
+        try:
+            if request.continued is None:
+                return await self._begin(request, prompt, params, on_text)
+            rest = tracked.rest = Rest(
+                detokenizer_of(self._live().renderer.get_tokenizer(), prompt, params), on_text
+            )
+            return await self._go_on(request, request.continued.tokens, prompt, params, rest)
+        finally:
+            if self._by_id.get(request.id) is tracked:
+                del self._by_id[request.id]
+
+    async def _go_on(
+        self,
+        request: EngineRequest,
+        before: tuple[int, ...],
+        prompt: Any,
+        params: SamplingParams,
+        rest: Rest,
+    ) -> Completion:
+        """The same for an answer of which the tokens `before` are there already."""
+        ids: list[int] = [*prompt["prompt_token_ids"], *before]
+        reason, cached = "length", 0
+        rest.take(before)
+        left = self._context - len(ids)
+        if params.max_tokens is not None:
+            left = min(left, params.max_tokens - len(before))
+        if left > 0 and not rest.stopped:
+            asked: Any = {**prompt, "prompt_token_ids": ids}
+            remaining = remaining_of(params, left, len(before))
+            outputs = self._live().generate(asked, remaining, f"{request.id}-{request.attempt}")
+            self._running += 1
+            try:
+                async with contextlib.aclosing(outputs):
+                    async for last in outputs:
+                        (output,) = last.outputs
+                        rest.take(output.token_ids, output.finish_reason)
+                        cached = last.num_cached_tokens or 0
+                        if rest.stopped:
+                            break
+                        if output.finish_reason is not None:
+                            reason = _finish_reason(last)
+            finally:
+                self._running -= 1
+        tokens = len(prompt["prompt_token_ids"])
+        return Completion(
+            id=request.id,
+            attempt=request.attempt,
+            text=rest.text,
+            finish_reason="stop" if rest.stopped else reason,
+            prompt_tokens=tokens,
+            completion_tokens=len(rest.tokens),
+            cached_tokens=min(cached, tokens),
+            before=len(before),
+        )
+
+    def _tokens(self, tracked: Tracked | None) -> list[int]:
+        """What vLLM has brought of a request."""
+        if tracked is None or self._engine is None:
+            return []
+        if tracked.rest is not None:
+            return tracked.rest.tokens
+        processor = self._engine.output_processor
+        for internal in processor.external_req_ids.get(tracked.request_id, ()):
+            state = processor.request_states.get(internal)
+            if state is not None and state.detokenizer is not None:
+                return state.detokenizer.output_token_ids
+        return []
+
+    async def _begin(
+        self,
+        request: EngineRequest,
+        prompt: Any,
+        params: SamplingParams,
+        on_text: Callable[[str], None] | None,
+    ) -> Completion:
+        """From the first token on."""
         pieces: list[str] = []
         tokens = 0
         last: RequestOutput | None = None
@@ -261,43 +347,10 @@ class VllmEngine:
         core.get_output_async = counted
 
 
-def engine_arguments(config: EngineConfig, plan: Plan | None) -> dict[str, Any]:
-    """AsyncEngineArgs by name, without the model; `plan` None on a GPU."""
-    arguments: dict[str, Any] = {
-        "max_num_seqs": config.max_num_seqs,
-        "max_num_batched_tokens": config.max_num_batched_tokens
-        or max(BATCHED_TOKENS_PER_STEP, config.max_num_seqs),
-        "max_model_len": config.max_model_len,
-        "dtype": plan.dtype if plan else config.dtype,
-        "enforce_eager": not config.compile if plan else False,
-        "disable_log_stats": True,
-        "use_tqdm_on_load": False,
-    }
-    if plan is not None:
-        arguments["kv_cache_memory_bytes"] = plan.kv_cache_bytes
-    elif config.kv_cache_gib is not None:
-        arguments["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
-    return arguments
-
-
-def engine_environment(plan: Plan, environ: Mapping[str, str]) -> dict[str, str]:
-    """What vLLM's processes read from their environment on a CPU."""
-    made = {"VLLM_CPU_OMP_THREADS_BIND": plan.threads}
-    preloaded = environ.get("LD_PRELOAD", "")
-    if plan.preload is not None and "omp" not in preloaded:
-        made["LD_PRELOAD"] = f"{plan.preload}:{preloaded}".rstrip(":")
-    return made
-
-
 def plain_chat(messages: tuple[Message, ...]) -> str:
     """A conversation as plain text, for a model that has no chat template of its own."""
     lines = [f"{message.role}: {message.content}" for message in messages]
     return "\n".join([*lines, "assistant:"])
-
-
-def _gpu_choices(config: EngineConfig) -> tuple[EngineChoice, ...]:
-    why = "the model's own" if config.dtype == "auto" else "set by you"
-    return (EngineChoice("dtype", config.dtype, why),)
 
 
 def _finish_reason(last: RequestOutput) -> str:

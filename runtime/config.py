@@ -73,6 +73,10 @@ class EngineConfig(_Section, frozen=True):
     """Fault marks in prompts act (simulated engine only)."""
     watchdog_s: PositiveSeconds = 60
     load_timeout_s: PositiveSeconds = 600
+    checkpoint_tokens: Count | None = None
+    """An answer is kept in the store each time it is so many tokens longer, so that it goes on
+    from there after a death; null: never.
+    """
     simulated: SimulatedConfig = SimulatedConfig()
 
     @property
@@ -100,6 +104,8 @@ class SchedulerConfig(_Section, frozen=True):
     """Tasks of all tenants that wait at most; what does not fit is refused. None: any number."""
     max_pending_bytes: Count | None = None
     """Bytes of prompts that wait at most, as stored."""
+    preemption: bool = True
+    """Whether running tasks are stopped for urgent ones (priority 0 and 1) at a full engine."""
 
 
 class RetryConfig(_Section, frozen=True):

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from actors import batcher as batching
-from actors.batcher import Batcher, Totals
+from actors.batcher import Batcher
 from actors.messages import (
     Commit,
     DemandWithdrawn,
@@ -20,6 +20,7 @@ from actors.messages import (
     TasksStopped,
     WantTasks,
 )
+from actors.totals import Totals
 from autoglm.types import TaskState
 from model.host import EngineHost
 from model.hosted import HostedEngine
@@ -159,7 +160,7 @@ def states(outcomes: list[Outcome]) -> list[tuple[int, TaskState]]:
 
 def test_it_asks_for_a_little_more_than_the_engine_has_slots() -> None:
     async def scene(stage: Stage) -> None:
-        assert stage.wants() == [WantTasks("batcher-1", 1, 5)]
+        assert stage.wants() == [WantTasks("batcher-1", 1, 5, urgent=1)]
 
     play(scene)
 
@@ -350,5 +351,72 @@ def test_a_server_that_ends_gets_back_what_has_not_begun() -> None:
         await stage.turn(2)
         assert len(await stage.outcomes()) == 4
         assert stage.wants() == []
+
+    play(scene)
+
+
+def full(*more: ClaimedTask) -> tuple[ClaimedTask, ...]:
+    """As many as there are slots, of which one is dear and one is cheap to bring back."""
+    return (task(1, "p " * 400), task(2, "p " * 4), task(3, "p " * 400), task(4, "p " * 400), *more)
+
+
+async def assign_urgent(stage: Stage, *tasks: ClaimedTask) -> None:
+    stage.mailbox.put_nowait(TasksAssigned(1, tasks, urgent=True))
+    await stage.turn(0.002)
+
+
+def test_an_urgent_task_takes_the_slot_of_the_cheapest_which_is_put_back_with_its_tokens() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(*full())
+        await stage.turn(0.105)
+        await assign_urgent(stage, task(9, "now", priority=1))
+        (stopped,) = await stage.outcomes()
+        assert (stopped.seq, stopped.state, stopped.charged) == (2, TaskState.PENDING, False)
+        assert stopped.partial is not None
+        assert len(stopped.partial.tokens) == 10
+        assert stage.triggers() == {"idle": 1, "size": 1}
+        flying = {flight.task.seq for flight in stage.engine.flights()}
+        assert flying == {1, 3, 4, 9}
+        again = task(2, "p " * 4, attempt=2, continued=stopped.partial)
+        await stage.assign(again, term=1)
+        await stage.turn(3)
+        (text,) = [each.output for each in await stage.outcomes() if each.seq == 2]
+        assert text is not None
+        assert text.text.startswith(stopped.partial.text)
+        assert (text.usage.prompt_tokens, text.usage.completion_tokens) == (4, 100)
+
+    play(scene)
+
+
+def test_nobody_is_stopped_for_another_tenant_who_has_no_more_than_its_part() -> None:
+    async def scene(stage: Stage) -> None:
+        of = [("normal", "a"), ("normal", "a"), ("normal", "b"), ("normal", "b")]
+        running = [task(seq, lane=lane) for seq, lane in enumerate(of, start=1)]
+        await stage.assign(*running)
+        await stage.turn(0.105)
+        urgent = task(9, priority=0, lane=("normal", "a"))
+        await assign_urgent(stage, urgent)
+        assert [each.seq for each in await stage.outcomes()] == [1]
+
+    play(scene)
+
+
+def test_a_trial_is_not_stopped_for_anybody() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(*(task(seq, deaths=2) for seq in (1, 2, 3, 4)))
+        await stage.turn(0.105)
+        await assign_urgent(stage, task(9, priority=0))
+        assert await stage.outcomes() == []
+
+    play(scene)
+
+
+def test_urgent_tasks_are_wanted_beyond_the_room_there_is() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.assign(*full(task(5)))
+        stage.wants()
+        await assign_urgent(stage, task(9, priority=0, rank=-1))
+        await stage.outcomes()
+        assert sum(want.urgent for want in stage.wants()) == 1
 
     play(scene)

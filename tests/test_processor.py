@@ -17,7 +17,7 @@ from model.processor import (
     read_processor,
     request_bytes,
 )
-from model.vllm import engine_environment
+from model.vllm_settings import engine_environment
 from runtime.config import EngineConfig
 
 TWO_CORES_WITH_HYPERTHREADS = """\

@@ -176,6 +176,23 @@ def test_the_demand_of_an_earlier_instance_is_void() -> None:
     play(scene)
 
 
+def test_beyond_the_room_there_is_only_what_is_new_and_urgent_is_claimed() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.answer_reads(*keys(5))
+        await stage.tell(WantTasks("b", 1, 1, urgent=2))
+        assert await stage.claims() == [(5,)]
+        await stage.tell(moved(6))
+        assert await stage.claims() == []
+        urgent = {("normal", "default"): [(-2, 7), (-1, 8), (0, 9)]}
+        await stage.tell(TasksMoved(urgent, urgent=[7, 8, 9]))
+        assert await stage.claims() == [(7, 8)]
+        await stage.tell(WantTasks("b", 1, 0, urgent=2))
+        assert await stage.claims() == [(9,)]
+        assert stage.scheduler.statistics().demand == {"b": 0}
+
+    play(scene)
+
+
 def test_a_batcher_without_room_gets_its_tasks_later() -> None:
     async def scene(stage: Stage) -> None:
         stage.batcher.put_nowait("something else")

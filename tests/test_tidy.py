@@ -16,7 +16,8 @@ ROOMS = ("autoglm", "runtime", "model", "actors")
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 300
 LONGER_FILES = {
-    "model/vllm.py": 340,  # all of vLLM stays behind one file
+    "model/vllm.py": 370,  # all of vLLM stays behind it and one more
+    "model/hosted.py": 320,  # one state machine: a host from its start to its burial
     "actors/tree.py": 330,  # one list: who is who, and who knows whom
 }
 LEFTOVERS = re.compile(

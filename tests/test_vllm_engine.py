@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 import pytest_asyncio
 import zmq
@@ -19,6 +20,7 @@ from autoglm.types import Message, Sampling
 from model.engine import EngineDead, EngineRequest, EngineUnavailable, RequestFailed
 from model.vllm import VllmEngine, plain_chat
 from runtime.config import EngineConfig
+from runtime.partial import Partial
 
 real = [
     pytest.mark.vllm,
@@ -179,3 +181,64 @@ def children() -> list[int]:
     ours = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     pids = [int(pid) for file in ours for pid in file.read_text().split()]
     return [pid for pid in pids if b"VLLM" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+async def begun(engine: VllmEngine, request: EngineRequest, tokens: int) -> Partial:
+    """What there is of its answer after so many tokens or a few more, where it is ended then."""
+    found: list[Partial | None] = []
+    there = anyio.Event()
+
+    def on_text(_: str) -> None:
+        if engine.made(request.id) >= tokens:
+            there.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(engine.generate, request, on_text)
+        await there.wait()
+        found.append(engine.partial(request.id))
+        group.cancel_scope.cancel()
+    assert found[0] is not None
+    return found[0]
+
+
+@real_engine
+async def test_a_greedy_answer_that_is_continued_is_the_undisturbed_one(engine: VllmEngine) -> None:
+    request = ask("Tell me a long story.", max_tokens=96, stream=True)
+    whole = await engine.generate(request, None)
+    partial = await begun(engine, request, 40)
+    assert len(partial.tokens) < 96
+    pieces: list[str] = []
+    continued = msgspec.structs.replace(request, continued=partial)
+    rest = await engine.generate(continued, pieces.append)
+    assert rest.text == "".join(pieces) == whole.text
+    assert rest.before == len(partial.tokens)
+    assert (rest.prompt_tokens, rest.completion_tokens, rest.finish_reason) == (
+        *(whole.prompt_tokens, whole.completion_tokens, whole.finish_reason),
+    )
+
+
+@real_engine
+async def test_a_stop_string_is_found_across_the_break(engine: VllmEngine) -> None:
+    plain = ask("Tell me a long story.", max_tokens=96)
+    text = (await engine.generate(plain, None)).text
+    middle = len(text) // 2
+    request = ask("Tell me a long story.", max_tokens=96, stop=(text[middle : middle + 8],))
+    whole = await engine.generate(request, None)
+    assert whole.finish_reason == "stop"
+    assert whole.text == text[: text.index(text[middle : middle + 8])]
+    partial = await begun(engine, plain, whole.completion_tokens - 1)
+    for before in range(max(1, whole.completion_tokens - 4), whole.completion_tokens):
+        begin = msgspec.structs.replace(partial, tokens=partial.tokens[:before])
+        rest = await engine.generate(msgspec.structs.replace(request, continued=begin), None)
+        assert msgspec.structs.replace(rest, before=0, cached_tokens=0) == (
+            msgspec.structs.replace(whole, cached_tokens=0)
+        )
+
+
+@real_engine
+async def test_what_depends_on_the_tokens_so_far_begins_anew(engine: VllmEngine) -> None:
+    request = ask("Why?", frequency_penalty=1.0)
+    whole = await engine.generate(request, None)
+    begin = Partial((1, 2, 3))
+    rest = await engine.generate(msgspec.structs.replace(request, continued=begin), None)
+    assert (rest.text, rest.before) == (whole.text, 0)

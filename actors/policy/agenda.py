@@ -14,6 +14,9 @@ from runtime.store.scheduleprotocol import Schedule
 
 _NONE: Mapping[Lane, Iterable[Key]] = {}
 
+URGENT_MAX = 1024
+"""Urgent tasks that are remembered as such while they wait; the others wait for a slot."""
+
 
 class Agenda:
     def __init__(
@@ -24,6 +27,8 @@ class Agenda:
         self._rates = rates or Rates({}, 0)
         self._shares = POLICIES[policy](rules, self._running, self._rates)
         self._backlog = Backlog(self._shares, keys_max)
+        self._urgent: dict[int, None] = {}
+        """What was new and urgent when it was heard of last, oldest first."""
 
     def tick(self, now: float) -> None:
         """It is `now`, in monotonic seconds: holds may be over."""
@@ -41,19 +46,31 @@ class Agenda:
         ready: Mapping[Lane, Iterable[Key]],
         left: Iterable[Left],
         gone: Mapping[Lane, Iterable[Key]] = _NONE,
+        urgent: Iterable[int] = (),
     ) -> None:
-        """These became pending, those no longer run; before, `gone` became void."""
+        """These became pending, those no longer run; before, `gone` became void. `urgent`: new, and
+        in a hurry.
+        """
+        self._urgent.update(dict.fromkeys(urgent))
+        while len(self._urgent) > URGENT_MAX:
+            del self._urgent[next(iter(self._urgent))]
         for seq, usage in left:
             self._end(seq, usage)
         self._backlog.gone(gone)
         self._backlog.arrived(ready)
 
-    def take(self, count: int) -> tuple[int, ...]:
-        """Up to `count` tasks that are to be claimed, by number, in the order they are to run."""
+    def take(self, count: int, *, urgent: bool = False) -> tuple[int, ...]:
+        """Up to `count` tasks that are to be claimed, by number, in the order they are to run.
+
+        `urgent`: only as long as what is next is known to be urgent.
+        """
         taken: list[int] = []
         self._look()
         while len(taken) < count and (lane := self._shares.next()) is not None:
+            if urgent and not self._is_urgent(self._backlog.head(lane)):
+                break
             _, seq = self._backlog.take(lane)
+            self._urgent.pop(seq, None)
             if seq in self._running:
                 self._look()  # it was edited while it was being claimed: the key is an old one
                 continue
@@ -103,6 +120,9 @@ class Agenda:
     @property
     def running(self) -> int:
         return len(self._running)
+
+    def _is_urgent(self, head: Key | None) -> bool:
+        return head is not None and head[1] in self._urgent
 
     def _end(self, seq: int, usage: Usage) -> None:
         charge = self._running.end(seq, usage)

@@ -109,6 +109,11 @@ class Backlog:
                 window.gone(keys)
                 self._note(lane, window, before)
 
+    def head(self, lane: Lane) -> Key | None:
+        """The first key of `lane`, as far as it is known."""
+        window = self._lanes.get(lane)
+        return None if window is None else window.head
+
     def take(self, lane: Lane) -> Key:
         """The first key of `lane`, removed: it is about to be claimed."""
         window = self._lanes[lane]

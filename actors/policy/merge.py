@@ -12,10 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-from runtime.store.protocol import ClaimedTask
-
-URGENT_PRIORITY = 1
-"""This priority and those above it never wait for the window."""
+from runtime.store.protocol import URGENT_PRIORITY, ClaimedTask
 
 
 class Trigger(StrEnum):

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from actors.policy.merge import URGENT_PRIORITY
+from runtime.store.protocol import URGENT_PRIORITY
 
 STOPS_MAX = 8
 """How often a generation is stopped at most, so that everybody gets to an end."""
@@ -38,11 +38,22 @@ class Running(msgspec.Struct, frozen=True):
     expected: float
     """Of the whole answer, when it was sent."""
     stops: int = 0
+    continuable: bool = True
+    """Whether it goes on from its tokens; otherwise it would begin anew."""
+    spared: bool = False
+    """Not to be stopped for these who wait."""
 
     @property
     def again(self) -> int:
         """What would be prefilled again."""
-        return self.prompt + self.made
+        return self.prompt + self.made * self.continuable
+
+    def but_spared(self) -> Running:
+        return msgspec.structs.replace(self, spared=True)
+
+    def price(self, prefill_steps: float) -> float:
+        """Steps that stopping it takes."""
+        return self.again * prefill_steps + self.made * (not self.continuable)
 
     @property
     def left(self) -> float:
@@ -77,14 +88,16 @@ def for_urgent(
     if not urgent:
         return ()
     victims = [
-        each for each in running if each.priority > URGENT_PRIORITY and each.stops < STOPS_MAX
+        each
+        for each in running
+        if each.priority > URGENT_PRIORITY and each.stops < STOPS_MAX and not each.spared
     ]
-    victims.sort(key=lambda each: (each.again, each.seq))
+    victims.sort(key=lambda each: (not each.continuable, each.again, each.seq))
     others = sum(1 / each.length for each in running if each.priority <= URGENT_PRIORITY)
     pause = slot_frees_in(running)
     stopped: list[int] = []
     for count, (victim, enters) in enumerate(zip(victims, urgent, strict=False), start=1):
-        price, length = victim.again * prefill_steps, max(1.0, enters.expected)
+        price, length = victim.price(prefill_steps), max(1.0, enters.expected)
         if price * max(1.0, others * length) >= count * pause:
             break
         stopped.append(victim.seq)

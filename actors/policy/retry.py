@@ -4,6 +4,7 @@
 |---------------------------------|----------------------------------------------|---------|
 | answered                        | succeeded                                    |         |
 | engine died, or gave it up      | pending again, at the head (its rank is old) | no      |
+| … and it is known how far it was| the same, and it goes on from there          | no      |
 | … with a suspect alone in it    | dead: see `actors.policy.poison`             | yes     |
 | permanent error                 | dead: the same request can't succeed         | yes     |
 | any other error, time-out       | retrying, after full jitter; dead at the max | yes     |
@@ -20,6 +21,7 @@ from model.engine import GIVEN_UP
 from model.flight import Flight, Lost
 from runtime.backoff import full_jitter
 from runtime.config import RetryConfig
+from runtime.partial import Partial
 from runtime.store.protocol import ClaimedTask, Outcome
 
 
@@ -28,14 +30,16 @@ def outcome(flight: Flight[ClaimedTask], retry: RetryConfig, draw: float) -> Out
     task, ended = flight.task, flight.ended
     assert ended is not None, "recording a request that still runs"
     if isinstance(ended, Lost):
-        return _lost(task, ended, flight.trial)
+        return _lost(flight, ended)
     usage = Usage(ended.prompt_tokens, ended.completion_tokens, ended.cached_tokens)
     if ended.error is not None and ended.error.code == GIVEN_UP:
-        return Outcome(task.seq, task.attempt, TaskState.PENDING, usage=usage)
+        return _put_back(task, ended.partial or flight.partial)
     if ended.error is not None:
         return _failed(task, ended.error, ended.permanent, usage, retry, draw)
     chars = prompt_chars(task.messages, task.prompt)
     output = Output(ended.text, ended.finish_reason, usage)
+    if ended.before:  # an earlier attempt took the rest
+        usage = Usage(0, usage.completion_tokens - ended.before)
     return Outcome(
         task.seq, task.attempt, TaskState.SUCCEEDED, output, usage=usage, prompt_chars=chars
     )
@@ -46,15 +50,27 @@ def timeout_s(task: ClaimedTask, retry: RetryConfig) -> float:
     return retry.attempt_timeout_s if task.attempt_timeout_s is None else task.attempt_timeout_s
 
 
-def _lost(task: ClaimedTask, ended: Lost, trial: int) -> Outcome:
-    if convicted(task.deaths, trial):
+def _put_back(task: ClaimedTask, partial: Partial | None, *, died: bool = False) -> Outcome:
+    """To go on where it was, if that is known. What it took until then is not asked for again."""
+    usage = Usage()
+    if partial is not None:
+        before = len(task.continued.tokens) if task.continued else 0
+        usage = Usage(0 if before else partial.prompt_tokens, len(partial.tokens) - before)
+    return Outcome(
+        task.seq, task.attempt, TaskState.PENDING, died=died, usage=usage, partial=partial
+    )
+
+
+def _lost(flight: Flight[ClaimedTask], ended: Lost) -> Outcome:
+    task = flight.task
+    if convicted(task.deaths, flight.trial):
         error = ErrorInfo(
             "poison",
             f"the engine dies of it: it was there at {task.deaths + 1} deaths, at the last one"
             f" alone; the engine's last words: {ended.reason}",
         )
         return Outcome(task.seq, task.attempt, TaskState.DEAD, error=error, charged=True, died=True)
-    return Outcome(task.seq, task.attempt, TaskState.PENDING, died=True)
+    return _put_back(task, flight.partial, died=True)
 
 
 def _failed(

@@ -11,13 +11,14 @@ ahead costs no priority.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import takewhile
 
 import msgspec
 
 from actors.policy.merge import Staged, Trigger, decide, prefix_order
 from actors.policy.poison import Turn, is_suspect, trial_size, whose_turn
 from runtime.config import BatchConfig
-from runtime.store.protocol import ClaimedTask, Lane
+from runtime.store.protocol import URGENT_PRIORITY, ClaimedTask, Lane
 
 LOOKAHEAD = 0.25
 """Tasks claimed beyond the engine's slots, as a share of them."""
@@ -57,10 +58,15 @@ class Staging:
     def __repr__(self) -> str:
         return f"<Staging {len(self._suspects)} suspects, {len(self._others)} others>"
 
-    def add(self, tasks: Iterable[ClaimedTask], now: float) -> None:
+    def add(self, tasks: Iterable[ClaimedTask], now: float, *, first: bool = False) -> None:
+        """`first`: before all others, those who are suspects apart."""
         for task in tasks:
-            line = self._suspects if is_suspect(task.deaths) else self._others
-            line.append(Staged(task, now))
+            if is_suspect(task.deaths):
+                self._suspects.append(Staged(task, now))
+            elif first:
+                self._others.insert(0, Staged(task, now))
+            else:
+                self._others.append(Staged(task, now))
         for line in (self._suspects, self._others):
             line[:] = self._by_rank_in_lanes(line)
 
@@ -74,6 +80,17 @@ class Staging:
         waited = [staged.task for staged in (*self._suspects, *self._others)]
         self._suspects, self._others = [], []
         return waited
+
+    @property
+    def urgent(self) -> int:
+        """How many wait that are urgent and no suspects."""
+        return sum(staged.task.priority <= URGENT_PRIORITY for staged in self._others)
+
+    @property
+    def urgent_first(self) -> list[ClaimedTask]:
+        """The urgent ones at the head of the line: whose slot frees now, frees for them."""
+        tasks = (staged.task for staged in self._others)
+        return list(takewhile(lambda task: task.priority <= URGENT_PRIORITY, tasks))
 
     def room(self, slots: int) -> int:
         """How many more to claim, beyond those in the engine.

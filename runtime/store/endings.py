@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from autoglm.errors import NotFound
 from autoglm.types import Answer, ErrorInfo, TaskState
+from runtime.store import checkpoints
 from runtime.store.blocked import Telling, next_to_tell, tell
 from runtime.store.named import find_named
 from runtime.store.overflow import put_aside, rule_of, why
@@ -162,6 +163,7 @@ def _end(tx: Transaction, seq: int, state: TaskState, error: ErrorInfo | None) -
         " error = coalesce(?, error), last_event = ? WHERE seq = ?",
         (state, tx.now_ms, error_text(error), event, seq),
     )
+    checkpoints.forget(tx, (seq,))
     if owner is not None:
         tx.effects.stopped.append(StoppedTask(seq, owner))
     return Ended(seq, id, state, bool(shared))

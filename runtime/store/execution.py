@@ -10,7 +10,8 @@ import msgspec
 
 from autoglm.graph import AfterFailure
 from autoglm.types import Answer, ErrorInfo, Task, TaskState
-from runtime.store import same
+from runtime.partial import Partial
+from runtime.store import checkpoints, same
 from runtime.store.endings import Ended, tell_ends
 from runtime.store.protocol import (
     Answered,
@@ -40,6 +41,7 @@ class _Claimable(msgspec.Struct, array_like=True):
     queue: str
     tenant: str
     payload: Payload
+    continued: Partial | None
 
 
 class _Running(msgspec.Struct, array_like=True):
@@ -73,9 +75,9 @@ _decode_running = msgspec.json.Decoder(list[_Running]).decode
 _SELECT_CLAIMABLE = """
 SELECT json_group_array(json_array(t.seq, t.id, t.attempt, t.failures, t.deaths,
                                    coalesce(t.inherited, t.priority), t.rank, t.stream,
-                                   t.last_event, t.queue, t.tenant, json(p.body)))
+                                   t.last_event, t.queue, t.tenant, json(p.body), json(c.body)))
 FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value
-JOIN payload p ON p.task = t.seq
+JOIN payload p ON p.task = t.seq LEFT JOIN checkpoint c ON c.task = t.seq
 WHERE t.state = 'pending' AND t.queue NOT IN (SELECT queue FROM queue_paused)
 """
 _CLAIM = """
@@ -115,6 +117,7 @@ def claim_tasks(tx: Transaction, write: ClaimTasks) -> tuple[ClaimedTask, ...]:
                 *(row.seq, row.id, attempt, row.failures, row.deaths, row.priority, row.rank),
                 *(bool(row.stream), payload.messages, payload.prompt, payload.sampling),
                 *(payload.max_attempts, payload.attempt_timeout_s, (row.queue, row.tenant)),
+                row.continued,
             )
         )
     seqs = json_numbers(row.seq for row in rows)
@@ -131,6 +134,8 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
     updates: list[tuple[object, ...]] = []
     results: list[tuple[object, ...]] = []
     failures: list[tuple[object, ...]] = []
+    partials: list[tuple[int, Partial]] = []
+    over: list[int] = []
     ends: list[Ended] = []
     for outcome in write.outcomes:
         row = running.pop((outcome.seq, outcome.attempt), None)
@@ -160,6 +165,12 @@ def record_outcomes(tx: Transaction, write: RecordOutcomes) -> int:
             )
         elif state is TaskState.PENDING:
             tx.ready(row.queue, row.tenant, row.rank, row.seq)
+        if state is not TaskState.PENDING:
+            over.append(row.seq)
+        elif outcome.partial is not None:
+            partials.append((row.seq, outcome.partial))
+    checkpoints.keep(tx, partials)
+    checkpoints.forget(tx, over)
     execute_rows(tx.cx, _RECORD, updates)
     execute_rows(tx.cx, "INSERT INTO result {rows}", results)
     same.remember(tx, results)

@@ -6,7 +6,7 @@
     2 ─▶ 3   what is set of a queue; tasks that were answered without an engine; results are found
              by what was asked for, and the engine they are of is known; pending tasks are found
              by queue and tenant; what becomes of a task when another that it waits for fails,
-             and whose urgency it has; what waits is counted
+             and whose urgency it has; what waits is counted; checkpoints
 
 A step is frozen: it spells out the tables it makes, because `schema.sql` goes on. SQLite can't
 change a column's type or place, so a table is renamed, made anew, filled by one statement and the

@@ -14,6 +14,7 @@ import msgspec
 
 from autoglm.types import Answer, ErrorInfo, Message, Output, Sampling, TaskSpec, TaskState, Usage
 from autoglm.wire import GetEvents, ListTasks
+from runtime.partial import Partial
 from runtime.store.limits import NO_LIMITS, Limits
 from runtime.store.standin import KeptQueue, PausedQueue, StandIns
 
@@ -21,6 +22,8 @@ Lane = tuple[str, str]
 """`(queue, tenant)`: tasks that only their ranks tell apart."""
 Key = tuple[int, int]
 """A pending task's place in its lane: `(rank, seq)`, smaller first."""
+URGENT_PRIORITY = 1
+"""This priority and those above it wait for nothing that can be avoided."""
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -64,6 +67,8 @@ class Outcome(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     """What the attempt took, answered or not."""
     prompt_chars: int = 0
+    partial: Partial | None = None
+    """Of what is put back: its answer so far, to go on from; None: what was kept before stays."""
 
 
 class RecordOutcomes(Write, frozen=True):
@@ -125,6 +130,8 @@ class ClaimedTask(msgspec.Struct, frozen=True):
     max_attempts: int | None = None
     attempt_timeout_s: float | None = None
     lane: Lane = ("normal", "default")
+    continued: Partial | None = None
+    """Its answer as far as an earlier attempt came."""
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -180,6 +187,8 @@ class Effects(msgspec.Struct):
     """What became pending."""
     gone: dict[Lane, list[Key]] = {}
     """Keys under which a pending task was and is no longer; it may be under another of `ready`."""
+    urgent: list[int] = []
+    """Of that, what has just been handed in and is urgent; task numbers."""
     left: list[Left] = []
     endings: list[Ending] = []
     stopped: list[StoppedTask] = []

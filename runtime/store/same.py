@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from autoglm.types import Output, TaskSpec, Usage
+from runtime.store import checkpoints
 from runtime.store.content import hash_of, same_content
 from runtime.store.rows import execute_rows, json_numbers
 from runtime.store.transaction import Transaction
@@ -39,8 +40,9 @@ ORDER BY s.task DESC
 
 
 def note_engine(tx: Transaction, what: str) -> None:
-    """Results recorded from now on are of `what`."""
+    """Results recorded from now on are of `what`; checkpoints of another engine go."""
     if _engine_at(tx.cx, tx.next_event) != what:
+        checkpoints.forget_all(tx)
         tx.cx.execute(
             "INSERT OR REPLACE INTO engine_since VALUES (?, ?)", (tx.next_event - 1, what)
         )

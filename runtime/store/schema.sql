@@ -51,6 +51,11 @@ CREATE TABLE original (                     -- what an edited task was before it
     body TEXT NOT NULL
 ) STRICT;
 
+CREATE TABLE checkpoint (                   -- an open task's answer as far as it was generated
+    task INTEGER PRIMARY KEY,
+    body TEXT NOT NULL                      -- JSON: tokens, text
+) STRICT;
+
 CREATE TABLE failure (                      -- what went wrong in an attempt
     task    INTEGER NOT NULL,
     attempt INTEGER NOT NULL,

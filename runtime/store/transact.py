@@ -17,6 +17,7 @@ from runtime.store import (
     backlog,
     breakers,
     census,
+    checkpoints,
     chores,
     deadletters,
     editing,
@@ -28,6 +29,7 @@ from runtime.store import (
     reading,
     steering,
 )
+from runtime.store import checkpointprotocol as cp
 from runtime.store import deadprotocol as dead
 from runtime.store import graphprotocol as gp
 from runtime.store import jobprotocol as jp
@@ -48,6 +50,7 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     p.ClaimTasks: execution.claim_tasks,
     p.RecordOutcomes: execution.record_outcomes,
     p.PutBack: execution.put_back,
+    cp.SaveCheckpoints: checkpoints.save_checkpoints,
     p.CancelTasks: endings.cancel_tasks,
     p.ReleaseDue: endings.release_due,
     editing.EditTasks: editing.edit_tasks,
@@ -184,6 +187,7 @@ def _merge(into: p.Effects, more: p.Effects) -> None:
             into.ready[lane] = [key for key in into.ready[lane] if key not in keys]
     for lane, keys in more.ready.items():
         into.ready.setdefault(lane, []).extend(keys)
+    into.urgent += more.urgent
     into.left += more.left
     into.endings += more.endings
     into.stopped += more.stopped

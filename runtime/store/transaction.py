@@ -162,6 +162,10 @@ class Transaction:
         """Note that a pending task is no longer at this rank."""
         self.effects.gone.setdefault((queue, tenant), []).append((rank, seq))
 
+    def urgent(self, seq: int) -> None:
+        """Note that what has become pending is urgent, and new."""
+        self.effects.urgent.append(seq)
+
     def not_ready(self, seqs: Collection[int]) -> None:
         """Note that these ended before anybody heard that they were pending."""
         left = {

@@ -35,6 +35,9 @@ class Row(msgspec.Struct, frozen=True):
     degraded: str | None
     last_event: int
     tokens: int | None
+    answer_tokens: int | None
+    cost: int
+    """Tokens that all its attempts took."""
 
 
 def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str]:
@@ -48,6 +51,7 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
     found += _wrong_with_queues(cx, history)
     found += _wrong_with_events(cx, rows)
     found += _wrong_with_tally(cx)
+    found += _wrong_with_checkpoints(cx)
     found += _wrong_with_caps(cx, plan)
     found += wrong_with_limits(cx, plan)
     found += wrong_with_waits(cx, plan)
@@ -67,7 +71,8 @@ def violations(cx: sqlite3.Connection, plan: Plan, history: History) -> list[str
 def _rows(cx: sqlite3.Connection) -> Iterator[Row]:
     for seq, id, state, *rest in cx.execute(
         "SELECT t.seq, t.id, t.state, t.attempt, t.failures, r.text, t.error, t.tenant,"
-        " t.degraded, t.last_event, r.prompt_tokens + r.completion_tokens"
+        " t.degraded, t.last_event, r.prompt_tokens + r.completion_tokens, r.completion_tokens,"
+        " (SELECT sum(cost) FROM event e WHERE e.task = t.seq)"
         " FROM task t LEFT JOIN result r ON r.task = t.seq ORDER BY t.seq"
     ):
         yield Row(seq, id, TaskState(state), *rest)
@@ -83,15 +88,26 @@ def _wrong_with_task(row: Row, plan: Plan, history: History) -> Iterator[str]:
     expected = expected_text(prompt, plan.tokens) if row.degraded != "default" else DEFAULT_TEXT
     if row.text is not None and row.text != expected:
         yield f"{row.id}: wrong answer {row.text!r} to {prompt!r}"
+    if row.text is not None and row.degraded is None:
+        if (row.tokens, row.answer_tokens) != (len(prompt.split()) + plan.tokens, plan.tokens):
+            yield f"{row.id}: usage of {row.tokens} tokens, {row.answer_tokens} of the answer"
+        if not failures_of(prompt) and row.cost > (row.tokens or 0):
+            yield f"{row.id} was charged {row.cost} tokens for an answer of {row.tokens}"
     waited = row.error is not None and "queue_wait" in row.error
     if row.state is TaskState.EXPIRED and row.id not in history.expires_at and not waited:
         yield f"{row.id} expired and has no time to"
-    failures = next((count for mark, count in FAILING.items() if mark in prompt), 0)
-    failures = 1 if any(mark in prompt for mark in POISON) else failures
+    failures = failures_of(prompt)
     if row.failures > failures:
         yield f"{row.id} ({prompt!r}) was charged {row.failures} failures: {row.error}"
     if row.state is TaskState.DEAD and row.failures < max(1, failures):
         yield f"{row.id} ({prompt!r}) is dead after {row.failures} failures: {row.error}"
+
+
+def failures_of(prompt: str) -> int:
+    """How often it fails before it is dead."""
+    if any(mark in prompt for mark in POISON):
+        return 1
+    return next((count for mark, count in FAILING.items() if mark in prompt), 0)
 
 
 def _wrong_with_degraded(rows: dict[str, Row], history: History) -> Iterator[str]:
@@ -173,6 +189,15 @@ def _wrong_with_tally(cx: sqlite3.Connection) -> Iterator[str]:
     kept = dict(cx.execute("SELECT state, tasks FROM tally WHERE tasks != 0"))
     if counted != kept:
         yield f"the tally says {kept}, a count {counted}"
+
+
+def _wrong_with_checkpoints(cx: sqlite3.Connection) -> Iterator[str]:
+    """They are of tasks that are open."""
+    for id, state in cx.execute(
+        "SELECT t.id, t.state FROM checkpoint c LEFT JOIN task t ON t.seq = c.task"
+        " WHERE t.seq IS NULL OR t.finished_at IS NOT NULL OR t.state = 'retrying'"
+    ):
+        yield f"{id} is {state} and has a checkpoint"
 
 
 def _wrong_with_caps(cx: sqlite3.Connection, plan: Plan) -> Iterator[str]:

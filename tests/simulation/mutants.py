@@ -140,7 +140,7 @@ MUTANTS = {
         "next((row for (seq, _), row in running.items() if seq == outcome.seq), None)",
     ),
     "poison is tried for ever": Mutant(
-        retry, "_lost", "if convicted(task.deaths, trial):", "if False:"
+        retry, "_lost", "if convicted(task.deaths, flight.trial):", "if False:"
     ),
     "commits are not synced": Mutant(
         opening, "prepare", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
@@ -171,7 +171,10 @@ MUTANTS = {
     ),
     "what ran is not put back at the start": Mutant(Tree, "run", "await self.put_back()", "pass"),
     "the death of an engine is charged": Mutant(
-        retry, "_lost", "TaskState.PENDING, died=True", "TaskState.PENDING, charged=True, died=True"
+        retry,
+        "_lost",
+        "return _put_back(task, flight.partial, died=True)",
+        "return Outcome(task.seq, task.attempt, TaskState.PENDING, charged=True, died=True)",
     ),
     "a claim is not fenced by the state": Mutant(
         execution, "_SELECT_CLAIMABLE", "t.state = 'pending' AND", ""

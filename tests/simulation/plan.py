@@ -91,10 +91,12 @@ class Plan:
         """A service manager wants to hear that the server is alive."""
         self.people = [f"person-{number}" for number in range(1, rng.randint(1, 3) + 1)]
         self.tokens = rng.choice(OUTPUT_TOKENS)
+        partials = universe.rng("partials")
+        every, self.tokens = partials.choice([*2 * [(None, self.tokens)], (1, 6), (4, 20), (1, 20)])
         self.small_slices = universe.rng("slices").random() < 0.3  # of what waits for others
         shares, limits = universe.rng("shares"), universe.rng("limits")
         self.config = Config(
-            engine=self._engine(rng),
+            engine=self._engine(rng, every),
             scheduler=self._scheduler(shares.choice(POLICIES), limits),
             queues=with_built_in({"normal": QueueConfig(max_running=shares.choice([None, 1, 3]))}),
             tenants={"default": self._tenant(shares.choice([None, None, 1, 2]), limits)},
@@ -115,7 +117,7 @@ class Plan:
         if self.degrade:
             self._degrade(universe.rng("degraded"))
 
-    def _engine(self, rng: Random) -> EngineConfig:
+    def _engine(self, rng: Random, checkpoint_tokens: int | None) -> EngineConfig:
         return EngineConfig(
             kind="simulated",
             max_num_seqs=rng.choice([1, 2, 4, 8]),
@@ -123,12 +125,8 @@ class Plan:
             faults=True,
             watchdog_s=60 if self.slow else 3,
             load_timeout_s=5,
-            simulated=SimulatedConfig(
-                load_s=rng.choice([0, 0.3]),
-                step_ms=rng.choice([0, 10, 10, 40]),
-                prefill_tok_s=rng.choice([0, 1000]),
-                output_tokens=self.tokens,
-            ),
+            checkpoint_tokens=checkpoint_tokens,
+            simulated=self._simulated(rng),
         )
 
     @staticmethod
@@ -167,6 +165,14 @@ class Plan:
             for errand in errands
             for prompt in errand.prompts
         ]
+
+    def _simulated(self, rng: Random) -> SimulatedConfig:
+        return SimulatedConfig(
+            load_s=rng.choice([0, 0.3]),
+            step_ms=rng.choice([0, 10, 10, 40]),
+            prefill_tok_s=rng.choice([0, 1000]),
+            output_tokens=self.tokens,
+        )
 
     def _errands_of(self, who: str) -> Iterator[Errand]:
         rng = self._rng
