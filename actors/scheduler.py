@@ -162,7 +162,7 @@ class Scheduler(Actor[SchedulerMessage]):
         for batcher in sorted(self._demand, key=self._demand.__getitem__, reverse=True):
             while self._demand[batcher] > 0 and await self._claim(batcher):
                 pass
-        for batcher in self._urgent_demand:
+        for batcher in list(self._urgent_demand):
             while self._urgent_demand[batcher] > 0 and await self._claim(batcher, urgent=True):
                 pass
         self._read()

@@ -188,7 +188,7 @@ def test_beyond_the_room_there_is_only_what_is_new_and_urgent_is_claimed() -> No
         assert await stage.claims() == [(7, 8)]
         await stage.tell(WantTasks("b", 1, 0, urgent=2))
         assert await stage.claims() == [(9,)]
-        assert stage.scheduler.statistics().demand == {"b": 0}
+        assert stage.scheduler.statistics().demand == {"b": 0, "other": 0}
 
     play(scene)
 
