@@ -53,13 +53,17 @@ class Agenda:
         taken: list[int] = []
         self._look()
         while len(taken) < count and (lane := self._shares.next()) is not None:
-            _, seq = self._backlog.take(lane)
-            if seq in self._running:
-                self._look()  # it was edited while it was being claimed: the key is an old one
-                continue
-            taken.append(seq)
-            self._shares.charge(lane, self._running.begin(seq, lane))
-            self._rates.began(lane[1])
+            # Who is alone takes all there is: there is nobody to take turns with.
+            turn = count - len(taken) if self._shares.alone(lane) else 1
+            tokens = 0.0
+            for _, seq in self._backlog.take(lane, turn):
+                if seq in self._running:
+                    continue  # it was edited while it was being claimed: the key is an old one
+                taken.append(seq)
+                tokens += self._running.begin(seq, lane)
+                self._rates.began(lane[1])
+            if tokens:
+                self._shares.charge(lane, tokens)
             self._look()
         return tuple(taken)
 
