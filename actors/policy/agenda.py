@@ -43,8 +43,7 @@ class Agenda:
         gone: Mapping[Lane, Iterable[Key]] = _NONE,
     ) -> None:
         """These became pending, those no longer run; before, `gone` became void."""
-        for seq, usage in left:
-            self._end(seq, usage)
+        self._end(left)
         self._backlog.gone(gone)
         self._backlog.arrived(ready)
 
@@ -69,8 +68,7 @@ class Agenda:
 
     def not_claimed(self, seqs: Iterable[int]) -> None:
         """They were taken, but somebody else had been faster."""
-        for seq in seqs:
-            self._end(seq, Usage())
+        self._end([Left(seq, Usage()) for seq in seqs])
 
     def lost_count(self, claiming: Iterable[int]) -> None:
         """News were missed: only the store knows. `claiming`: claims under way."""
@@ -108,12 +106,18 @@ class Agenda:
     def running(self) -> int:
         return len(self._running)
 
-    def _end(self, seq: int, usage: Usage) -> None:
-        charge = self._running.end(seq, usage)
-        if charge is not None:
-            self._shares.settle(charge.lane, charge.tokens)
-            self._rates.ended(charge.lane[1], usage.total_tokens)
-            self._shares.freed(charge.lane)
+    def _end(self, left: Iterable[Left]) -> None:
+        """What they took is settled lane by lane: most that end together are of one."""
+        owed: dict[Lane, float] = {}
+        for seq, usage in left:
+            charge = self._running.end(seq, usage)
+            if charge is not None:
+                lane = charge.lane
+                owed[lane] = owed.get(lane, 0.0) + charge.tokens
+                self._rates.ended(lane[1], usage.total_tokens)
+        for lane, tokens in owed.items():
+            self._shares.settle(lane, tokens)
+            self._shares.freed(lane)
 
     def _look(self) -> None:
         for lane, head in self._backlog.changes():
