@@ -219,7 +219,7 @@ MUTANTS = {
         "False",
     ),
     "who was held at a cap is not let go": Mutant(
-        Agenda, "_end", "self._shares.freed(charge.lane)", "pass"
+        Agenda, "_end", "self._shares.freed(lane)", "pass"
     ),
     "a repeated line of a job counts again": Mutant(
         intake, "insert_lines", "line.line > submitted", "line.line > 0"
