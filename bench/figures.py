@@ -83,11 +83,16 @@ SHOWN: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "two kinds at 0.95: longest wait / fifo, clairvoyant": (
                 "… of who knows all lengths ahead"
             ),
+            "two kinds on 128 slots, 10,000 prefilled/s: mean / fifo": (
+                "mean on the simulated engine as it comes: 128 slots, 10,000 prefilled a second"
+            ),
+            "two kinds on 128 slots, 10,000 prefilled/s: longest wait / fifo": "… longest wait",
             "azure_conv_2023 at 0.95: mean / fifo": "conversations alone: mean",
             "azure_code_2023 at 0.95: mean / fifo": "code alone: mean",
             "urgent over questions: p99 / alone": (
-                "p99 of urgent conversations over a file that fills the engine, against none there"
+                "p99 of urgent conversations over a file of short questions, against none there"
             ),
+            "urgent over conversations: p99 / alone": "… over a file of conversations",
         },
     ),
     "kill": ("`kill -9` of the server under load, again and again", {}),

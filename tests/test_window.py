@@ -19,7 +19,7 @@ def begins(window: Window) -> Refill:
 
 
 def take(window: Window, count: int) -> list[Key]:
-    return [window.take() for _ in range(min(count, len(window)))]
+    return window.take(count)
 
 
 def refill(window: Window, backlog: list[Key]) -> None:

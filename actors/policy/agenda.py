@@ -54,8 +54,7 @@ class Agenda:
         self._urgent.update(dict.fromkeys(urgent))
         while len(self._urgent) > URGENT_MAX:
             del self._urgent[next(iter(self._urgent))]
-        for seq, usage in left:
-            self._end(seq, usage)
+        self._end(left)
         self._backlog.gone(gone)
         self._backlog.arrived(ready)
 
@@ -69,21 +68,24 @@ class Agenda:
         while len(taken) < count and (lane := self._shares.next()) is not None:
             if urgent and not self._is_urgent(self._backlog.head(lane)):
                 break
-            _, seq = self._backlog.take(lane)
-            self._urgent.pop(seq, None)
-            if seq in self._running:
-                self._look()  # it was edited while it was being claimed: the key is an old one
-                continue
-            taken.append(seq)
-            self._shares.charge(lane, self._running.begin(seq, lane))
-            self._rates.began(lane[1])
+            # Who is alone takes all there is: there is nobody to take turns with.
+            turn = count - len(taken) if not urgent and self._shares.alone(lane) else 1
+            tokens = 0.0
+            for _, seq in self._backlog.take(lane, turn):
+                self._urgent.pop(seq, None)
+                if seq in self._running:
+                    continue  # it was edited while it was being claimed: the key is an old one
+                taken.append(seq)
+                tokens += self._running.begin(seq, lane)
+                self._rates.began(lane[1])
+            if tokens:
+                self._shares.charge(lane, tokens)
             self._look()
         return tuple(taken)
 
     def not_claimed(self, seqs: Iterable[int]) -> None:
         """They were taken, but somebody else had been faster."""
-        for seq in seqs:
-            self._end(seq, Usage())
+        self._end([Left(seq, Usage()) for seq in seqs])
 
     def lost_count(self, claiming: Iterable[int]) -> None:
         """News were missed: only the store knows. `claiming`: claims under way."""
@@ -124,12 +126,18 @@ class Agenda:
     def _is_urgent(self, head: Key | None) -> bool:
         return head is not None and head[1] in self._urgent
 
-    def _end(self, seq: int, usage: Usage) -> None:
-        charge = self._running.end(seq, usage)
-        if charge is not None:
-            self._shares.settle(charge.lane, charge.tokens)
-            self._rates.ended(charge.lane[1], usage.total_tokens)
-            self._shares.freed(charge.lane)
+    def _end(self, left: Iterable[Left]) -> None:
+        """What they took is settled lane by lane: most that end together are of one."""
+        owed: dict[Lane, float] = {}
+        for seq, usage in left:
+            charge = self._running.end(seq, usage)
+            if charge is not None:
+                lane = charge.lane
+                owed[lane] = owed.get(lane, 0.0) + charge.tokens
+                self._rates.ended(lane[1], usage.total_tokens)
+        for lane, tokens in owed.items():
+            self._shares.settle(lane, tokens)
+            self._shares.freed(lane)
 
     def _look(self) -> None:
         for lane, head in self._backlog.changes():

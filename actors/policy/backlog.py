@@ -114,13 +114,14 @@ class Backlog:
         window = self._lanes.get(lane)
         return None if window is None else window.head
 
-    def take(self, lane: Lane) -> Key:
-        """The first key of `lane`, removed: it is about to be claimed."""
+    def take(self, lane: Lane, count: int) -> list[Key]:
+        """The first keys of `lane`, up to `count`, removed: they are about to be claimed."""
         window = self._lanes[lane]
-        key = window.take()
-        self._taken += 1
-        self._note(lane, window, len(window) + 1)
-        return key
+        before = len(window)
+        keys = window.take(count)
+        self._taken += len(keys)
+        self._note(lane, window, before)
+        return keys
 
     def lost_count(self) -> None:
         """An arrival was missed: only the store knows the backlog now."""

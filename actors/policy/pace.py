@@ -36,6 +36,8 @@ class _Lane(msgspec.Struct):
     spent_s: float = 0.0
 
     def advance(self, now: float) -> None:
+        if self.as_of == now:
+            return
         if self.as_of is not None:
             kept = math.exp((self.as_of - now) / _MEMORY_S)
             passed_s = _MEMORY_S * (1 - kept)

@@ -129,6 +129,10 @@ class Rates:
             self._until[tenant] = self.now + wait_s
         return held
 
+    def limits(self, tenant: str) -> bool:
+        """Whether anything of the tenant is ever held."""
+        return tenant in self._tenants
+
     def began(self, tenant: str) -> None:
         each = self._tenants.get(tenant)
         if each is not None and each.bucket is not None and not each.rejects:

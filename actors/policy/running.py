@@ -96,10 +96,13 @@ class Running:
         self.of_tenant[tenant] += 1
 
     def _leave(self, lane: Lane) -> None:
-        for count, name in zip((self.in_queue, self.of_tenant), lane, strict=True):
-            count[name] -= 1
-            if not count[name]:
-                del count[name]
+        queue, tenant = lane
+        self.in_queue[queue] -= 1
+        if not self.in_queue[queue]:
+            del self.in_queue[queue]
+        self.of_tenant[tenant] -= 1
+        if not self.of_tenant[tenant]:
+            del self.of_tenant[tenant]
 
     def _learn(self, lane: Lane, took: float) -> None:
         self._mean += _LEARN * (took - self._mean)

@@ -38,6 +38,10 @@ class Shares(Order, Protocol):
         """The lane whose head is to run now; None: nobody's can."""
         ...
 
+    def alone(self, lane: Lane) -> bool:
+        """Whether nothing but this lane waits, and no cap or rate holds it."""
+        ...
+
     def charge(self, lane: Lane, tokens: float, /) -> None:
         """A task of the lane was chosen, and is expected to take so much."""
         ...
@@ -66,6 +70,14 @@ class _Caps:
     def queue_full(self, queue: str) -> bool:
         cap = self._rules.queue_cap(queue)
         return cap is not None and self._running.in_queue[queue] >= cap
+
+    def none(self, lane: Lane) -> bool:
+        """Whether nothing can ever hold the lane."""
+        queue, tenant = lane
+        capped = self._rules.queue_cap(queue) is not None or (
+            self._rules.tenant_cap(tenant) is not None
+        )
+        return not capped and not self._rates.limits(tenant)
 
     def full(self, lane: Lane) -> bool:
         """Whether nothing more of the lane may run."""
@@ -129,6 +141,10 @@ class FairShares:
                     return queue, tenant
                 tenants.withdraw(tenant)
         return None
+
+    def alone(self, lane: Lane) -> bool:
+        only = len(self._queues) == len(self._tenants[lane[0]]) == 1
+        return only and self._caps.none(lane)
 
     def charge(self, lane: Lane, tokens: float, /) -> None:
         queue, tenant = lane
@@ -194,6 +210,9 @@ class ByRank:
         for entry in passed_over:
             heapq.heappush(self._heap, entry)
         return found
+
+    def alone(self, lane: Lane) -> bool:
+        return len(self._heads) == 1 and self._caps.none(lane)
 
     def charge(self, _lane: Lane, _tokens: float, /) -> None:
         pass

@@ -61,9 +61,11 @@ class Window:
         if self._reading is not None:
             self._gone |= void
 
-    def take(self) -> Key:
-        """The first key, removed: it is about to be claimed. Raises IndexError without any."""
-        return self._keys.pop(0)
+    def take(self, count: int) -> list[Key]:
+        """The first `count` keys, or those there are, removed: they are about to be claimed."""
+        taken = self._keys[:count]
+        del self._keys[:count]
+        return taken
 
     @property
     def head(self) -> Key | None:

@@ -186,7 +186,10 @@ MUTANTS = {
         Batcher, "on_start", "PutBack(self.name, held)", "PutBack('nobody', held)"
     ),
     "news that the scheduler missed are lost": Mutant(
-        Persister, "_publish", "outlets.scheduler_missed.set()", "pass"
+        Persister,
+        "_publish",
+        "if not outlets.scheduler.put_nowait(moved):",
+        "if not outlets.scheduler.put_nowait(moved) and False:",
     ),
     "news that the frontdoor missed are lost": Mutant(
         Persister, "_publish", "outlets.frontdoor_missed.set()", "pass"
@@ -215,11 +218,11 @@ MUTANTS = {
     "the cap of a tenant is not looked at": Mutant(
         shares._Caps,  # pyright: ignore[reportPrivateUsage]
         "_tenant_full",
-        "return cap is not None and",
-        "return False and",
+        "(cap is not None and running >= cap)",
+        "False",
     ),
     "who was held at a cap is not let go": Mutant(
-        Agenda, "_end", "self._shares.freed(charge.lane)", "pass"
+        Agenda, "_end", "self._shares.freed(lane)", "pass"
     ),
     "a repeated line of a job counts again": Mutant(
         intake, "insert_lines", "line.line > submitted", "line.line > 0"
@@ -258,7 +261,7 @@ MUTANTS = {
         intake, "insert_graph", 'tx.cx.execute("ROLLBACK TO graph")', "pass"
     ),
     "an older key of what became urgent is claimed too": Mutant(
-        Agenda, "take", "if seq not in self._running:", "if True:"
+        Agenda, "take", "if seq in self._running:", "if False:"
     ),
     "a retried dead letter keeps its failures": Mutant(deadletters, "_retry", "failures = 0, ", ""),
     "the attempts of a retried dead letter begin anew": Mutant(
