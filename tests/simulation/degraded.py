@@ -22,8 +22,7 @@ class WatchedStore:
         self._found = found
         self.tree: Tree | None = None
         self.answered = 0
-        rows = store.cx.execute("SELECT queue FROM queue_paused").fetchall()
-        self._paused: set[str] = {name for (name,) in rows}
+        self._paused = self._paused_now()
 
     async def open(self) -> None:
         await self._store.open()
@@ -36,7 +35,11 @@ class WatchedStore:
 
     async def commit(self, writes: Sequence[p.Write], now_ms: int) -> p.Committed:
         down = self._no_engine()
-        committed = await self._store.commit(writes, now_ms)
+        try:
+            committed = await self._store.commit(writes, now_ms)
+        except Exception:
+            self._paused = self._paused_now()  # it may have happened, and nobody heard of it
+            raise
         self._look_at_claims(committed)
         for ending in committed.effects.endings:
             task = None if ending.answer is None else ending.answer.task
@@ -58,6 +61,9 @@ class WatchedStore:
                 if isinstance(task, p.ClaimedTask) and task.lane[0] in self._paused:
                     self._found.append(f"{task.id} was begun, and queue {task.lane[0]} is paused")
         self._paused |= {name for name, by in committed.effects.paused.items() if by is not None}
+
+    def _paused_now(self) -> set[str]:
+        return {name for (name,) in self._store.cx.execute("SELECT queue FROM queue_paused")}
 
     async def impair(self, fault: p.Fault | None) -> None:
         await self._store.impair(fault)

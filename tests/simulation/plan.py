@@ -194,7 +194,8 @@ class Plan:
 
     def _degrade(self, rng: Random) -> None:
         """Every death of an engine opens its breaker, and people ask for the same again."""
-        self.engine_deaths = max(1, self.engine_deaths)
+        if not self.slow:
+            self.engine_deaths = max(1, self.engine_deaths)
         queues = {
             name: msgspec.structs.replace(
                 queue, degrade=rng.choice(DEGRADES), default_text=DEFAULT_TEXT
