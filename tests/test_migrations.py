@@ -23,6 +23,7 @@ SCHEMA_1 = (Path(__file__).parent / "data" / "schema_v1.sql").read_text()
 GAINED_IN_3 = ("degraded", "after_failure", "inherited")
 """The last columns of `task`."""
 SCHEMA_2 = (Path(__file__).parent / "data" / "schema_v2.sql").read_text()
+SCHEMA_3 = (Path(__file__).parent / "data" / "schema_v3.sql").read_text()
 PAYLOADS = [
     Payload(messages=(Message("system", "Be brief."), Message("user", "Ä \x00 😀 \u2028"))),
     Payload(prompt="plain", sampling=Sampling(max_tokens=7, temperature=1.0, seed=2**53 + 1)),
@@ -205,4 +206,23 @@ def test_a_store_of_version_2_keeps_its_rows_and_gains_what_version_3_has(
     assert cx.execute("SELECT * FROM task").fetchall() == rows
     assert {value for row in rows for value in row[had:]} == {None}
     assert schema(cx) == schema(new)
+    cx.close()
+
+
+def test_a_store_of_version_3_keeps_its_rows_and_gains_what_version_4_has(
+    tmp_path: Path, new: sqlite3.Connection
+) -> None:
+    path = tmp_path / "third.sqlite3"
+    cx = sqlite3.connect(path, isolation_level=None)
+    cx.executescript(
+        f"PRAGMA journal_mode = WAL; PRAGMA application_id = {APPLICATION_ID};"
+        f" PRAGMA user_version = 3; {SCHEMA_3}"
+    )
+    rows = new.execute("SELECT * FROM task").fetchall()
+    marks = ", ".join("?" * len(rows[0]))
+    cx.executemany(f"INSERT INTO task VALUES ({marks})", rows)
+    prepare(cx, path)
+    assert cx.execute("SELECT * FROM task").fetchall() == rows
+    assert schema(cx) == schema(new)
+    assert cx.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     cx.close()

@@ -83,10 +83,4 @@ WHERE t.state IN ('pending', 'blocked', 'retrying', 'paused', 'scheduled') GROUP
 INSERT INTO waiting
 SELECT '', sum(tasks), sum(bytes) FROM waiting WHERE true HAVING count(*) > 0
 """,
-    """
-CREATE TABLE checkpoint (
-    task INTEGER PRIMARY KEY,
-    body TEXT NOT NULL
-) STRICT
-""",
 )

@@ -6,7 +6,8 @@
     2 ─▶ 3   what is set of a queue; tasks that were answered without an engine; results are found
              by what was asked for, and the engine they are of is known; pending tasks are found
              by queue and tenant; what becomes of a task when another that it waits for fails,
-             and whose urgency it has; what waits is counted; checkpoints
+             and whose urgency it has; what waits is counted
+    3 ─▶ 4   checkpoints: how far the answer of an open task is
 
 A step is frozen: it spells out the tables it makes, because `schema.sql` goes on. SQLite can't
 change a column's type or place, so a table is renamed, made anew, filled by one statement and the
@@ -23,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from runtime.store.migration_3 import MORE_3
+from runtime.store.migration_4 import MORE_4
 from runtime.store.protocol import StoreError
 
 log = logging.getLogger("autoglm.store")
@@ -85,9 +87,16 @@ def queue_settings_and_degraded_answers(cx: sqlite3.Connection) -> None:
         cx.execute(statement)
 
 
+def checkpoints(cx: sqlite3.Connection) -> None:
+    """3 -> 4. Nothing is rewritten."""
+    for statement in MORE_4:
+        cx.execute(statement)
+
+
 STEPS: Mapping[int, Step] = {
     1: json_payloads_and_chained_events,
     2: queue_settings_and_degraded_answers,
+    3: checkpoints,
 }
 
 

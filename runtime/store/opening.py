@@ -22,7 +22,7 @@ from runtime.store.protocol import StoreBlocked, StoreDamaged, StoreError
 from runtime.store.transaction import Counters
 
 APPLICATION_ID = 0x41474C4D  # "AGLM", in the file's header
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
