@@ -19,6 +19,7 @@ from autoglm import wire
 from autoglm.client import Client
 from autoglm.degrade import Degrade
 from autoglm.errors import AutoGLMError, Conflict, EngineUnavailable
+from autoglm.ids import Ids
 from autoglm.outcomes import accepted_task
 from autoglm.retry import Patience
 from autoglm.session import AWAY
@@ -428,12 +429,17 @@ class Operator:
                 self._history.complain(f"queue {name} was set to {degrade}: {said}, {listed[name]}")
 
     async def _insist(self, call: Callable[[Client], Awaitable[T]]) -> T:
-        while True:
-            try:
-                async with Client(SOCKET, None, patience=PATIENCE, ids=self._ids) as client:
-                    return await call(client)
-            except AWAY:
-                await anyio.sleep(0.05)
+        return await insist(self._ids, call)
+
+
+async def insist(ids: Ids, call: Callable[[Client], Awaitable[T]]) -> T:
+    """What the operator is told in the end, however often the server is away meanwhile."""
+    while True:
+        try:
+            async with Client(SOCKET, None, patience=PATIENCE, ids=ids) as client:
+                return await call(client)
+        except AWAY:
+            await anyio.sleep(0.05)
 
 
 class Vandal:

@@ -9,9 +9,8 @@ from typing import TypeVar
 import anyio
 
 from autoglm.client import Client
-from autoglm.session import AWAY
 from runtime.queueconfig import QUEUES
-from tests.simulation.people import PATIENCE, SOCKET, History, Person
+from tests.simulation.people import History, Person, insist
 from tests.simulation.plan import Plan
 from tests.simulation.world import Universe
 
@@ -63,12 +62,7 @@ class Steward:
         await self._insist(Client.requeue_all)
 
     async def _insist(self, call: Callable[[Client], Awaitable[T]]) -> T:
-        while True:
-            try:
-                async with Client(SOCKET, None, patience=PATIENCE, ids=self._ids) as client:
-                    return await call(client)
-            except AWAY:
-                await anyio.sleep(0.05)
+        return await insist(self._ids, call)
 
 
 def wrong_with_waits(cx: sqlite3.Connection, plan: Plan) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from autoglm import Client
 from autoglm.retry import Patience
 
 AUTOGLM = [sys.executable, "-P", "-m", "actors.main"]
@@ -147,6 +148,18 @@ def succeeded(server: Server) -> Counter[str]:
     """How often each task has gone to `succeeded`, by the event log."""
     events = map(json.loads, server.ask("events", "--json").stdout.splitlines())
     return Counter(event["task"] for event in events if event["to"] == "succeeded")
+
+
+async def all_answered_once(server: Server, prompts: dict[str, str], *, within_s: float) -> None:
+    """Each of these, by id, has its own answer, recorded once, and nothing was charged for it."""
+    async with Client(server.socket) as client:
+        for id, prompt in prompts.items():
+            result = await client.result(id, timeout=within_s)
+            assert result.text.startswith(fingerprint(prompt))
+            assert result.task.failures == 0
+    times = succeeded(server)
+    assert {id: times[id] for id in prompts} == dict.fromkeys(prompts, 1)
+    assert sound(server.store)
 
 
 def sound(store: Path) -> bool:

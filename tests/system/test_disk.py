@@ -20,10 +20,9 @@ from tests.system.real import (
     IMPATIENT,
     INSTANT,
     Server,
+    all_answered_once,
     autoglm,
-    fingerprint,
     sound,
-    succeeded,
 )
 from tests.system.test_serve import one_line
 
@@ -85,16 +84,6 @@ def all_slots_taken(server: Server) -> Any:
             return status
 
 
-async def all_answered(server: Server, prompts: dict[str, str]) -> None:
-    async with Client(server.socket) as client:
-        for id, prompt in prompts.items():
-            result = await client.result(id, timeout=RECOVERY_S)
-            assert result.text.startswith(fingerprint(prompt))
-            assert result.task.failures == 0
-    times = succeeded(server)
-    assert {id: times[id] for id in prompts} == dict.fromkeys(prompts, 1)
-
-
 async def outlives(server: Server, full: Callable[[], None], free: Callable[[], None]) -> None:
     """The whole claim, for one way in which the store can't grow any more."""
     prompts = await hand_in(server, 8)
@@ -117,7 +106,7 @@ async def outlives(server: Server, full: Callable[[], None], free: Callable[[], 
         assert status.tasks["running"] > 0
     assert sound(server.store)
     free()
-    await all_answered(server, prompts)
+    await all_answered_once(server, prompts, within_s=RECOVERY_S)
     with anyio.fail_after(RECOVERY_S):
         while await refusal(server, "afterwards") is not None:
             pass
@@ -183,7 +172,7 @@ async def test_a_server_killed_and_started_again_on_a_full_disk_says_so_and_lose
     assert "space" in refused.stderr
     ballast.unlink()
     with Server(small_disk, *SLOW) as server:
-        await all_answered(server, prompts)
+        await all_answered_once(server, prompts, within_s=RECOVERY_S)
 
 
 async def test_a_store_that_another_program_holds_is_waited_for(tmp_path: Path) -> None:
@@ -213,7 +202,7 @@ async def test_a_store_that_another_program_holds_is_waited_for(tmp_path: Path) 
                 assert "another program holds it" in str(error)
                 assert str(server.store) in str(error)
             other.execute("ROLLBACK")
-        await all_answered(server, prompts)
+        await all_answered_once(server, prompts, within_s=RECOVERY_S)
         after = json.loads(server.ask("status", "--json").stdout)
         assert after["server"]["pid"] == before["server"]["pid"]
         assert after["server"]["trouble"] is None

@@ -18,10 +18,8 @@ from tests.system.real import (
     AUTOGLM,
     IMPATIENT,
     Server,
+    all_answered_once,
     environment,
-    fingerprint,
-    sound,
-    succeeded,
 )
 from tests.system.test_serve import one_line
 
@@ -69,17 +67,6 @@ def drill(server: Server, *arguments: str) -> dict[str, Any]:
     return report
 
 
-async def all_answered_once(server: Server, prompts: dict[str, str]) -> None:
-    async with Client(server.socket) as client:
-        for id, prompt in prompts.items():
-            result = await client.result(id, timeout=PATIENCE_S)
-            assert result.text.startswith(fingerprint(prompt))
-            assert result.task.failures == 0
-    times = succeeded(server)
-    assert {id: times[id] for id in prompts} == dict.fromkeys(prompts, 1)
-    assert sound(server.store)
-
-
 @pytest.mark.parametrize("kind", ["kill-engine", "hang-engine"])
 async def test_a_struck_engine_is_replaced_and_what_it_had_runs_again_at_no_charge(
     tmp_path: Path, kind: str
@@ -93,7 +80,7 @@ async def test_a_struck_engine_is_replaced_and_what_it_had_runs_again_at_no_char
         assert report["put_back"] >= SLOTS
         assert report["up_s"] > report["noticed_s"]
         assert kind == "kill-engine" or report["noticed_s"] >= WATCHDOG_S / 2
-        await all_answered_once(server, prompts)
+        await all_answered_once(server, prompts, within_s=PATIENCE_S)
 
 
 def test_an_engine_with_nothing_to_do_that_hangs_is_found_by_the_tasks_of_the_drill(
@@ -129,7 +116,7 @@ async def test_each_actor_dies_at_its_work_and_is_back_with_nothing_lost(tmp_pat
             prompts = await hand_in(server)
             report = drill(server, "kill-actor", name)
             assert report["target"] == name
-            await all_answered_once(server, prompts)
+            await all_answered_once(server, prompts, within_s=PATIENCE_S)
         status = json.loads(server.ask("status", "--json").stdout)
         assert all(actor["restarts"] for actor in status["actors"])
         assert not any(engine["error"] for engine in status["engines"])
@@ -145,7 +132,7 @@ async def test_a_slow_disk_slows_each_submit_and_is_as_fast_as_before_when_its_t
         assert report["lifted"] == "its time was over"
         assert report["up_s"] >= 3
         assert report["refused"] == {}
-        await all_answered_once(server, prompts)
+        await all_answered_once(server, prompts, within_s=PATIENCE_S)
 
 
 async def test_a_full_disk_refuses_with_a_typed_error_and_takes_all_again_afterwards(
@@ -157,7 +144,7 @@ async def test_a_full_disk_refuses_with_a_typed_error_and_takes_all_again_afterw
         assert report["refused"]["unavailable"] > 0
         assert report["noticed_s"] is not None
         assert report["up_s"] >= 3
-        await all_answered_once(server, prompts)
+        await all_answered_once(server, prompts, within_s=PATIENCE_S)
         status = json.loads(server.ask("status", "--json").stdout)
         assert status["server"]["trouble"] is None
         assert not any(actor["restarts"] for actor in status["actors"])
@@ -274,7 +261,7 @@ async def test_a_client_killed_in_mid_drill_leaves_no_full_disk_behind(tmp_path:
         assert "this is a drill" in await until_refused(server)
         drilling.end(signal.SIGKILL)
         await until_accepted(server)
-        await all_answered_once(server, prompts)
+        await all_answered_once(server, prompts, within_s=PATIENCE_S)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -293,7 +280,7 @@ async def test_a_server_that_ends_in_mid_drill_puts_back_what_ran_and_starts_on_
         drilling.end(signal.SIGKILL)
     with server:
         await until_accepted(server)
-        await all_answered_once(server, prompts)
+        await all_answered_once(server, prompts, within_s=PATIENCE_S)
 
 
 async def test_drills_go_one_at_a_time(tmp_path: Path) -> None:
