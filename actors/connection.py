@@ -19,16 +19,7 @@ import anyio
 from anyio.abc import Listener, SocketAttribute, SocketStream, TaskGroup
 
 from autoglm.errors import ProtocolError
-from autoglm.wire import (
-    Chunk,
-    Forget,
-    FrameSplitter,
-    Reply,
-    Request,
-    decode_request,
-    encode_frame,
-    refusal,
-)
+from autoglm.wire import FRAMES, Chunk, Forget, Reply, Request, dialect_of, refusal
 from runtime.bell import Bell
 from runtime.clock import Clock
 
@@ -64,7 +55,10 @@ class Connection:
         """Tasks whose end a request still waits for, by `rid`."""
         self.closed = False
         self._stream = stream
-        self._splitter = FrameSplitter()
+        self._dialect = FRAMES
+        """Until the first byte says otherwise."""
+        self._splitter = FRAMES.splitter()
+        self._heard = False
         self._on_request = on_request
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
@@ -94,8 +88,17 @@ class Connection:
 
         Raises ProtocolError when the connection can't go on; those before it are under way.
         """
+        if data and not self._heard:
+            self._heard = True
+            self._dialect = dialect_of(data)
+            self._splitter = self._dialect.splitter()
         for body in self._splitter.feed(data):
-            self._take(decode_request(body))
+            try:
+                request = self._dialect.decode(body)
+            except ProtocolError as error:
+                self._misread(body, error)
+            else:
+                self._take(request)
 
     def reply(self, message: Reply, *, last: bool = True) -> None:
         """Queue a reply; `last`: nothing more will be said of its request."""
@@ -109,9 +112,9 @@ class Connection:
             self.close()
             return
         try:
-            frame = encode_frame(message)
+            frame = self._dialect.encode(message)
         except ProtocolError as error:
-            frame = encode_frame(refusal(message.rid, error))
+            frame = self._dialect.encode(refusal(message.rid, error))
         self._outbox.append(frame)
         self._outbox_bytes += len(frame)
         self._outbox_bell.ring()
@@ -153,10 +156,21 @@ class Connection:
 
     def _take(self, request: Request) -> None:
         if not isinstance(request, Forget):
-            if request.rid < 1 or request.rid in self.pending:
-                raise ProtocolError(f"rid {request.rid} is not a fresh positive number")
+            self._check_fresh(request.rid)
             self.pending.add(request.rid)
         self._on_request(self, request)
+
+    def _misread(self, body: bytes, error: ProtocolError) -> None:
+        """Refuse what is no request, and go on, if it says whose it is. Raises ProtocolError."""
+        refused = self._dialect.refusal_of(body, error) if self.greeted else None
+        if refused is None:
+            raise error
+        self._check_fresh(refused.rid)
+        self.reply(refused)
+
+    def _check_fresh(self, rid: int) -> None:
+        if rid < 1 or rid in self.pending:
+            raise ProtocolError(f"rid {rid} is not a fresh positive number")
 
     async def _write(self) -> None:
         while not self.closed:

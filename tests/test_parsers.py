@@ -91,6 +91,40 @@ def test_what_came_before_garbage_is_answered(
     }
 
 
+@TRIES
+@given(SEEDS, st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=3))
+def test_a_line_with_any_value_exchanged_or_any_byte_damaged_harms_nobody_else(
+    door: Door, rng: random.Random, requests: list[wire.Request]
+) -> None:
+    bodies = [altered(encode_frame(each)[wire.HEADER_BYTES :], rng) for each in requests]
+    lines = b"".join(msgspec.json.encode(msgspec.msgpack.decode(body)) + b"\n" for body in bodies)
+    greeting = wire.encode_line(wire.Hello(1))
+    knock(door, split(greeting + rng.choice((lines, damaged(lines, rng))), rng))
+    healthy = knock(door, [greeting + wire.encode_line(wire.GetStatus(2))])
+    assert [type(reply) for reply in healthy] == [wire.Welcome, wire.StatusReply]
+
+
+def test_a_request_that_is_wrong_is_refused_and_those_around_it_are_answered(door: Door) -> None:
+    wrong = framed(msgspec.msgpack.encode({"type": "get", "rid": 2, "id": 5}))
+    later = framed(msgspec.msgpack.encode({"type": "foretell", "rid": 3}))
+    visit = door.visit([HELLO + wrong + later + encode_frame(wire.GetStatus(4))])
+    assert visit.ended is None
+    assert {reply.rid: type(reply) for reply in visit.replies} == {
+        1: wire.Welcome,
+        2: wire.Error,
+        3: wire.Error,
+        4: wire.StatusReply,
+    }
+
+
+@pytest.mark.parametrize("wrong", [{"type": "hello", "tenant": 5}, {"type": "foretell"}])
+def test_before_hello_nothing_that_is_wrong_is_let_pass(
+    door: Door, wrong: dict[str, object]
+) -> None:
+    visit = door.visit([framed(msgspec.msgpack.encode(wrong | {"rid": 1}))])
+    assert visit.ended is not None
+
+
 @pytest.mark.parametrize("number", [0, -1, 2**53 + 1, 2**63, 2**64 - 1])
 def test_no_line_number_is_answered_with_an_error_that_asks_to_try_again(
     door: Door, number: int

@@ -35,7 +35,7 @@ from autoglm.types import (
     TaskState,
     Usage,
 )
-from autoglm.wire import FRAME_BYTES_MAX, HEADER_BYTES, FrameSplitter
+from autoglm.wire import FRAME_BYTES_MAX, FRAMES, HEADER_BYTES, LINES, FrameSplitter, LineSplitter
 
 TASK = Task("id", TaskState.DEAD, error=ErrorInfo("poison", "it killed the engine"), key="k")
 SPEC = TaskSpec(
@@ -155,6 +155,94 @@ def test_a_frame_of_the_largest_size_is_taken_and_a_larger_one_refused_at_its_he
     assert list(FrameSplitter(4).feed(b"\0\0\0\4abcd")) == [b"abcd"]
     with pytest.raises(ProtocolError, match="5 bytes is over the limit of 4"):
         list(FrameSplitter(4).feed(b"\0\0\0\5"))
+
+
+@pytest.mark.parametrize("message", REQUESTS, ids=lambda message: type(message).__name__)
+def test_a_request_says_the_same_as_a_line_of_json(message: wire.Request) -> None:
+    [line] = LineSplitter().feed(wire.encode_line(message))
+    assert wire.decode_line(line) == message
+
+
+@given(st.lists(st.binary(max_size=50).map(lambda body: body.replace(b"\n", b""))), st.data())
+def test_the_lines_do_not_depend_on_how_the_bytes_arrive(
+    bodies: list[bytes], data: st.DataObject
+) -> None:
+    stream = b"".join(body + b"\n" for body in bodies)
+    splitter, arrived, place = LineSplitter(), list[bytes](), 0
+    while place < len(stream):
+        size = data.draw(st.integers(1, len(stream) - place))
+        arrived.extend(splitter.feed(stream[place : place + size]))
+        place += size
+    assert arrived == bodies
+
+
+@pytest.mark.parametrize("pieces", [[b"abcde\n"], [b"abc", b"de"], [b"ab", b"cd", b"e"]])
+def test_a_line_that_is_too_long_is_refused_before_it_ends_and_after_those_before_it(
+    pieces: list[bytes],
+) -> None:
+    splitter, arrived = LineSplitter(4), list[bytes]()
+
+    def feed() -> None:
+        for piece in [b"abcd\n", *pieces]:
+            arrived.extend(splitter.feed(piece))
+
+    with pytest.raises(ProtocolError, match="over 4 bytes"):
+        feed()
+    assert arrived == [b"abcd"]
+
+
+def test_no_text_breaks_a_line_and_the_longest_answer_fits_one() -> None:
+    text = "\n\r\u2028\x85" + "\x01" * (16 * 1024 * 1024)
+    line = wire.encode_line(wire.Chunk(1, "id", text=text))
+    assert line.index(b"\n") == len(line) - 1
+
+
+@pytest.mark.parametrize("first", range(256))
+def test_the_first_byte_tells_lines_from_frames(first: int) -> None:
+    lines = wire.dialect_of(bytes([first])) is LINES
+    assert lines == (first == ord("{"))
+    assert not lines or first << 24 > FRAME_BYTES_MAX
+
+
+def refused(body: dict[str, Any] | bytes) -> list[wire.Error | None]:
+    """What is told of a body that is no request, as a frame and as a line; of bytes, as a line."""
+    told: list[wire.Error | None] = []
+    line = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    for dialect, said in ((FRAMES, msgspec.msgpack.encode(body)), (LINES, line)):
+        if dialect is LINES or isinstance(body, dict):
+            with pytest.raises(ProtocolError) as raised:
+                dialect.decode(said)
+            told.append(dialect.refusal_of(said, raised.value))
+    return told
+
+
+def test_a_field_that_is_wrong_is_told_to_the_request_it_is_of() -> None:
+    for error in refused({"type": "get", "rid": 7, "id": 5}):
+        assert error == wire.Error(
+            7, "invalid_request", "not a request: Expected `str`, got `int` - at `$.id`"
+        )
+
+
+def test_a_request_of_a_later_version_is_refused_and_named() -> None:
+    for error in refused({"type": "foretell", "rid": 7}):
+        assert error is not None
+        assert (error.rid, error.code) == (7, "protocol")
+        assert "'foretell'" in error.message
+
+
+@pytest.mark.parametrize(
+    "body", [{"type": "get"}, {"type": "get", "rid": "1"}, {"type": "get", "rid": 0, "id": 1}]
+)
+def test_what_does_not_say_whose_it_is_is_told_to_nobody(body: dict[str, Any]) -> None:
+    assert not any(refused(body))
+
+
+@pytest.mark.parametrize("text", [rb"\ud800", rb"\\\uDFFFx", rb"\ud800\u0041", b"\xff"])
+def test_half_a_surrogate_pair_harms_its_own_request_alone(text: bytes) -> None:
+    [error] = refused(b'{"type":"get","id":"%s","rid":7}' % text)
+    assert error is not None
+    assert (error.rid, error.code) == (7, "invalid_request")
+    assert "Unicode" in error.message
 
 
 def test_a_message_that_is_too_large_is_not_sent() -> None:

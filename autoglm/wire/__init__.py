@@ -1,9 +1,10 @@
-"""The wire protocol: length-prefixed msgpack frames over a unix socket.
+"""The wire protocol: what docs/protocol.md tells to those who write a client of their own.
 
-A frame is four bytes, big-endian, giving the length of the body, then the body: one msgpack map
-whose `type` names the message. Each side may send many frames without waiting. A request has an
-`rid` chosen by the client, unique on its connection; every reply carries it. The first request is
-`hello`. All names here are stored or sent: they change only with `PROTOCOL_VERSION`.
+A message is a map whose `type` names it, over a unix socket: either a frame, which is four bytes,
+big-endian, with the length of the msgpack that follows, or a line of JSON. Each side may send many
+without waiting. A request has an `rid` chosen by the client, unique on its connection; every reply
+carries it. The first request is `hello`. All names here are stored or sent: they change only with
+`PROTOCOL_VERSION`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,19 @@ from autoglm.wire.base import LIST_MAX, PAGE_MAX, PROTOCOL_VERSION, TASKS_PER_SU
 from autoglm.wire.drills import BeginDrill, CensusReply, DrillReply, GetDrill, TakeCensus
 from autoglm.wire.framing import (
     FRAME_BYTES_MAX,
+    FRAMES,
     HEADER_BYTES,
+    LINES,
+    Dialect,
     FrameSplitter,
+    LineSplitter,
+    Splitter,
+    decode_line,
     decode_reply,
     decode_request,
+    dialect_of,
     encode_frame,
+    encode_line,
 )
 from autoglm.wire.replies import (
     Accepted,
@@ -67,8 +76,10 @@ from autoglm.wire.requests import (
 from autoglm.wire.steering import Deed, PauseQueue, Steer
 
 __all__ = [
+    "FRAMES",
     "FRAME_BYTES_MAX",
     "HEADER_BYTES",
+    "LINES",
     "LIST_MAX",
     "PAGE_MAX",
     "PROTOCOL_VERSION",
@@ -83,6 +94,7 @@ __all__ = [
     "DeadPage",
     "DeadReply",
     "Deed",
+    "Dialect",
     "DrillReply",
     "Edit",
     "EditDead",
@@ -101,6 +113,7 @@ __all__ = [
     "JobLineEnded",
     "JobLines",
     "JobOpened",
+    "LineSplitter",
     "LinesSubmitted",
     "ListDead",
     "ListQueues",
@@ -116,6 +129,7 @@ __all__ = [
     "SetQueue",
     "SettleDead",
     "ShowDead",
+    "Splitter",
     "StatusReply",
     "Steer",
     "Submit",
@@ -124,8 +138,11 @@ __all__ = [
     "TakeCensus",
     "TaskPage",
     "Welcome",
+    "decode_line",
     "decode_reply",
     "decode_request",
+    "dialect_of",
     "encode_frame",
+    "encode_line",
     "refusal",
 ]

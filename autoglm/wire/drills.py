@@ -36,8 +36,12 @@ class TakeCensus(Message, frozen=True, tag="take_census"):
 
 
 class DrillReply(Message, frozen=True, tag="drill"):
+    """How a drill stands."""
+
     drill: Drill | None = None
 
 
 class CensusReply(Message, frozen=True, tag="census"):
+    """What the store holds."""
+
     census: Census | None = None

@@ -15,6 +15,8 @@ from autoglm.wire.drills import CensusReply, DrillReply
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
+    """Who the server is; the answer to `hello`."""
+
     version: str = ""
     protocol: int = PROTOCOL_VERSION
     engine: str = ""
@@ -43,14 +45,18 @@ class Submitted(Message, frozen=True, tag="submitted"):
 
 
 class AnswerReply(Message, frozen=True, tag="answer"):
-    """`eta`: where it was asked without waiting, of a task that is pending or runs."""
+    """A task as it stands, with its result if it has one. `eta`: where it was asked without
+    waiting, of a task that is pending or runs.
+    """
 
     answer: Answer | None = None
     eta: Eta | None = None
 
 
 class Chunk(Message, frozen=True, tag="chunk"):
-    """Provisional text of attempt `attempt` at character `offset`; a higher attempt starts over."""
+    """Provisional text of attempt `attempt` of task `id`, at `offset`, counted in Unicode code
+    points from the beginning of its answer; a higher attempt starts over.
+    """
 
     id: str = ""
     attempt: int = 0
@@ -59,7 +65,7 @@ class Chunk(Message, frozen=True, tag="chunk"):
 
 
 class TaskPage(Message, frozen=True, tag="tasks"):
-    """`next` is the cursor of the following page; None: this was the last."""
+    """A page of tasks. `next` is the cursor of the following page; None: this was the last."""
 
     tasks: tuple[Task, ...] = ()
     next: int | None = None
@@ -77,26 +83,36 @@ class Cancelled(Message, frozen=True, tag="cancelled"):
 
 
 class DeadPage(Message, frozen=True, tag="dead_letters"):
-    """`next` is the cursor of the following page; None: this was the last."""
+    """A page of dead letters. `next` is the cursor of the following page; None: this was the
+    last.
+    """
 
     letters: tuple[DeadLetter, ...] = ()
     next: int | None = None
 
 
 class DeadReply(Message, frozen=True, tag="dead_letter"):
+    """One dead letter in full."""
+
     letter: DeadLetterInFull | None = None
 
 
 class QueuesReply(Message, frozen=True, tag="queues_are"):
+    """Queues, as they stand."""
+
     queues: tuple[QueueStatus, ...] = ()
 
 
 class StatusReply(Message, frozen=True, tag="status_is"):
+    """What `autoglm status --json` shows."""
+
     status: Status | None = None
 
 
 class EventPage(Message, frozen=True, tag="events_are"):
-    """`next` is the cursor for the following call; `more`: the page was cut at its limit."""
+    """A page of the event log. `next` is the cursor for the following call; `more`: the page was
+    cut at its limit.
+    """
 
     events: tuple[Event, ...] = ()
     next: int = 0
@@ -114,7 +130,9 @@ class Pruned(Message, frozen=True, tag="pruned"):
 
 
 class JobOpened(Message, frozen=True, tag="job_opened"):
-    """`submitted`: lines 1 to this one are in the store already; `sealed`: all of them are."""
+    """A job, open. `submitted`: lines 1 to this one are in the store already; `sealed`: all of
+    them are.
+    """
 
     job: str = ""
     submitted: int = 0
@@ -123,6 +141,8 @@ class JobOpened(Message, frozen=True, tag="job_opened"):
 
 
 class LinesSubmitted(Message, frozen=True, tag="lines_submitted"):
+    """Lines 1 to `submitted` are in the store."""
+
     submitted: int = 0
 
 
@@ -138,18 +158,21 @@ class JobLineEnded(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class JobLines(Message, frozen=True, tag="job_lines"):
-    """`done`: the job is sealed and no line after these remains."""
+    """Lines of a job that have ended. `done`: the job is sealed and no line after these remains."""
 
     lines: tuple[JobLineEnded, ...] = ()
     done: bool = False
 
 
 class Error(Message, frozen=True, tag="error"):
-    """The request was refused and changed nothing. `rid` 0: it could not be read at all."""
+    """The request was refused and changed nothing. `rid` 0: it could not be read at all, and the
+    connection ends.
+    """
 
     code: str = "internal"
     message: str = ""
     retry_after: float | None = None
+    """Seconds after which sending the same request again is worth it; None: it is not."""
 
 
 Reply = (

@@ -20,6 +20,7 @@ class Hello(Message, frozen=True, tag="hello"):
     """
 
     protocol: int = PROTOCOL_VERSION
+    """The version that the client speaks."""
     tenant: str | None = None
 
 
@@ -98,7 +99,7 @@ class Edit(Message, frozen=True, tag="edit"):
 
 
 class GetStatus(Message, frozen=True, tag="status"):
-    pass
+    """Everything the server says of itself."""
 
 
 class ListQueues(Message, frozen=True, tag="queues"):
@@ -118,7 +119,7 @@ class SetQueue(Message, frozen=True, tag="set_queue"):
 
 
 class GetEvents(Message, frozen=True, tag="events"):
-    """The event log after `after`, in order, of all tasks or of one."""
+    """The event log after entry `after`, in order, of all tasks or of one; at most `limit`."""
 
     after: int = 0
     task: str | None = None
