@@ -26,6 +26,8 @@ from actors.messages import (
     Commit,
     FrontdoorMessage,
     GetStatus,
+    GetTenants,
+    MonitorMessage,
     Refused,
     TasksEnded,
     TextsArrived,
@@ -76,7 +78,7 @@ class Frontdoor(Actor[FrontdoorMessage]):
         listen: Listen,
         persister: Mailbox[Commit],
         reader: Mailbox[Ask],
-        monitor: Mailbox[GetStatus],
+        monitor: Mailbox[MonitorMessage],
         welcome: Callable[[int], wire.Welcome],
         refusing: Callable[[p.Write], AutoGLMError | None],
         ids: Ids,
@@ -157,6 +159,9 @@ class Frontdoor(Actor[FrontdoorMessage]):
 
     def ask_status(self, connection: Connection, rid: int, then: Callable[[Any], None]) -> None:
         self._put(self._monitor, GetStatus, connection, rid, then)
+
+    def ask_tenants(self, connection: Connection, rid: int, then: Callable[[Any], None]) -> None:
+        self._put(self._monitor, GetTenants, connection, rid, then)
 
     def ask_drills(
         self,

@@ -8,7 +8,7 @@ question: its answer comes to the asker's mailbox as `Answered`.
     frontdoor, scheduler ── Ask(Fetch…) ──▶ reader
     persister ── TasksMoved ──▶ scheduler ── TasksAssigned ──▶ batcher ── WantTasks ──▶ scheduler
     persister ── TasksEnded ──▶ frontdoor       persister ── TasksStopped ──▶ batcher
-    engine ── TextsArrived ──▶ frontdoor        frontdoor ── GetStatus ──▶ monitor
+    engine ── TextsArrived ──▶ frontdoor        frontdoor ── GetStatus, … ──▶ monitor
     retention ── Commit(DoChore, PruneTasks, …) ──▶ persister (intake)
     frontdoor ── Begin, Look, ConnectionGone (actors.drills) ──▶ drills
 """
@@ -114,9 +114,15 @@ class GetStatus(msgspec.Struct, frozen=True):
     reply: Reply
 
 
+class GetTenants(msgspec.Struct, frozen=True):
+    """To the monitor. Answered by `tuple[autoglm.service.TenantStatus, ...]`."""
+
+    reply: Reply
+
+
 PersisterMessage = Commit
 ReaderMessage = Ask
 SchedulerMessage = TasksMoved | DemandWithdrawn | WantTasks | Drain | Answered
 BatcherMessage = TasksAssigned | TasksStopped | Drain | Answered
 FrontdoorMessage = TasksEnded | TextsArrived | Answered
-MonitorMessage = GetStatus
+MonitorMessage = GetStatus | GetTenants

@@ -1,17 +1,17 @@
 """The monitor: one picture of the whole, for whoever asks.
 
 Owns nothing but where to look. Accepts `GetStatus` and answers with a `Status`, put together from
-the `statistics()` of the supervisors, the persister, the batchers and the engines; it changes
-nothing and loses nothing when it dies.
+the `statistics()` of the supervisors, the persister, the batchers and the engines; accepts
+`GetTenants`. It changes nothing and loses nothing when it dies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, assert_never
 
-from actors.messages import MonitorMessage
-from actors.queues import Queues
+from actors.messages import GetStatus, GetTenants, MonitorMessage
+from actors.serving import Serving
 from actors.totals import Totals
 from autoglm.status import ActorStatus, BatchStatus, EngineStatus, ServerStatus, Status
 from autoglm.types import TaskState
@@ -34,7 +34,7 @@ class Sources:
         actors: Sequence[Supervised],
         engines: Sequence[tuple[HostedEngine[Any], Supervised]],
         totals: Sequence[Totals],
-        queues: Queues,
+        serving: Serving,
         model: str,
     ) -> None:
         self.server = server
@@ -42,7 +42,7 @@ class Sources:
         self.actors = actors
         self.engines = engines
         self.totals = totals
-        self.queues = queues
+        self.serving = serving
         self.model = model
 
 
@@ -52,7 +52,13 @@ class Monitor(Actor[MonitorMessage]):
         self._sources = sources
 
     def handle(self, message: MonitorMessage) -> None:
-        message.reply.send(self.status())
+        match message:
+            case GetStatus(reply):
+                reply.send(self.status())
+            case GetTenants(reply):
+                reply.send(self._sources.serving.tenants())
+            case _:
+                assert_never(message)
 
     def status(self) -> Status:
         sources = self._sources
@@ -63,7 +69,7 @@ class Monitor(Actor[MonitorMessage]):
             engines=tuple(self._engine_status(engine, child) for engine, child in sources.engines),
             actors=tuple(_actor_status(child) for child in sources.actors),
             batches=_batch_status(sources.totals),
-            queues=sources.queues.statuses(),
+            queues=sources.serving.queues(),
         )
 
     def _engine_status(self, engine: HostedEngine[Any], child: Supervised) -> EngineStatus:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import anyio
@@ -41,6 +42,7 @@ from runtime.store.protocol import (
     Committed,
     Effects,
     FetchSummary,
+    Lane,
     ReleaseDue,
     Store,
     StoreBlocked,
@@ -63,6 +65,8 @@ class PersisterStatistics(Statistics, frozen=True):
     tasks: dict[TaskState, int]
     commits: int
     writes: int
+    waiting: Mapping[Lane, int]
+    """Tasks that neither run nor have ended; changes as we go on."""
 
 
 class Outlets:
@@ -115,12 +119,15 @@ class Persister:
         self._due = Alarm(clock, Signal(self._bell))
         self._tasks: dict[TaskState, int] = {}
         """Tasks in each state; changed after commits only."""
+        self._waiting: dict[Lane, int] = {}
+        """Tasks that neither run nor have ended, by lane; none where there are none."""
         self._commits = 0
         self._writes = 0
 
     async def run(self, started: Callable[[], None]) -> None:
         summary = await self._summary()
         self._tasks = {state: summary.counts.get(state, 0) for state in TaskState}
+        self._waiting = dict(summary.waiting)
         self._queues.recalled(summary.queues, summary.paused)
         self._set_due(summary.next_due_ms)
         self._outlets.frontdoor_missed.set()  # our predecessor may have died with news to tell
@@ -134,7 +141,9 @@ class Persister:
                 await self._commit_all()
 
     def statistics(self) -> PersisterStatistics:
-        return PersisterStatistics(dict(self._tasks), self._commits, self._writes)
+        return PersisterStatistics(
+            dict(self._tasks), self._commits, self._writes, MappingProxyType(self._waiting)
+        )
 
     async def _commit_all(self) -> None:
         """One transaction after another until both lanes are empty."""
@@ -159,7 +168,7 @@ class Persister:
                 if health.damage is not None:
                     raise health.damage
                 writes = self._queues.equip([message.write for message in batch])
-                writes = self._quotas.equip(writes)
+                writes = self._quotas.equip(writes, self._queues.closed())
                 committed = await self._store.commit(writes, self._now_ms())
             except StoreDamaged as error:
                 health.damaged(error)
@@ -230,6 +239,10 @@ class Persister:
         """Tell of a commit. Nothing here waits."""
         outlets = self._outlets
         self._queues.changed(effects.queues, effects.paused)
+        for queue, until_ms in effects.overflowed.items():
+            self._queues.overflowed(queue, (until_ms - self._now_ms()) / 1000)
+        for lane, change in effects.waiting.items():
+            self._count_waiting(lane, change)
         self._quotas.committed(effects)
         for state, change in effects.counts.items():
             self._tasks[state] += change
@@ -252,6 +265,13 @@ class Persister:
         if effects.chores:
             outlets.chores.set()
         self._set_due(effects.next_due_ms)
+
+    def _count_waiting(self, lane: Lane, change: int) -> None:
+        count = self._waiting.get(lane, 0) + change
+        if count:
+            self._waiting[lane] = count
+        else:
+            self._waiting.pop(lane, None)
 
     def _set_due(self, at_ms: int | None) -> None:
         if at_ms is not None:

@@ -17,8 +17,9 @@ from autoglm import wire
 from autoglm.degrade import QueueStatus
 from autoglm.errors import InvalidRequest
 from runtime.clock import Clock
-from runtime.queueconfig import DEFAULT_TEXT_CHARS_MAX, QueueConfig, check_known
+from runtime.queueconfig import DEFAULT_TEXT_CHARS_MAX, QueueConfig, check_known, lower
 from runtime.store.jobprotocol import InsertLines
+from runtime.store.limits import Closed
 from runtime.store.overflow import Overflow
 from runtime.store.protocol import InsertTasks, Write
 from runtime.store.queueprotocol import BeginServing, SetQueue
@@ -26,6 +27,8 @@ from runtime.store.standin import KeptQueue, PausedQueue
 from runtime.supervision import Supervised
 
 log = logging.getLogger("autoglm.queues")
+DRAINED_RETRY_S = 5.0
+"""Nobody knows when somebody resumes a queue."""
 
 
 class Queues:
@@ -44,6 +47,8 @@ class Queues:
         self._clock = clock
         self._live: dict[str, KeptQueue] = {}
         self._paused: dict[str, PausedQueue] = {}
+        self._overflows: dict[str, float] = {}
+        """Queues for which others are refused, and until when (monotonic seconds)."""
 
     @property
     def names(self) -> Collection[str]:
@@ -54,18 +59,38 @@ class Queues:
 
     def status(self, name: str) -> QueueStatus:
         configured, live = self._configured[name], self._live.get(name)
-        by = self._paused[name].by if name in self._paused else None
-        stopped = (name in self._paused, by)
+        paused = self._paused.get(name)
+        stopped = (self.paused(name), None if paused is None else paused.by)
+        draining = paused is not None and paused.draining
         if live is None:
             return QueueStatus(
-                name, configured.degrade, "config", configured.default_text, *stopped
+                name, configured.degrade, "config", configured.default_text, *stopped, draining
             )
         text = configured.default_text if live.default_text is None else live.default_text
-        return QueueStatus(name, live.degrade, "live", text, *stopped)
+        return QueueStatus(name, live.degrade, "live", text, *stopped, draining)
 
     def paused(self, name: str) -> bool:
         """Whether nothing of the queue is begun."""
-        return name in self._paused
+        paused = self._paused.get(name)
+        return paused is not None and not paused.draining
+
+    def closed(self) -> dict[str, Closed]:
+        """The queues that take nothing in at this moment, and why."""
+        now = self._clock.monotonic()
+        self._overflows = {name: at for name, at in self._overflows.items() if at > now}
+        found: dict[str, Closed] = {}
+        for over, until in self._overflows.items():
+            for name in lower(over, self._configured):
+                why = (
+                    f"tasks of queue {over!r} wait too long: {name!r}, which weighs less,"
+                    " takes nothing in until they don't"
+                )
+                found[name] = Closed(why, until - now)
+        for name, paused in self._paused.items():
+            if paused.draining:
+                why = f"queue {name!r} is being drained: it takes nothing in until it is resumed"
+                found[name] = Closed(why, DRAINED_RETRY_S)
+        return found
 
     # ── writes ───────────────────────────────────────────────────────────────────────────────
 
@@ -131,6 +156,11 @@ class Queues:
                 self._paused.pop(name, None)
             else:
                 self._paused[name] = each
+
+    def overflowed(self, name: str, lasts_s: float) -> None:
+        """Tasks of a queue wait too long, and those below it are to be refused for so long."""
+        if name in self._configured:
+            self._overflows[name] = self._clock.monotonic() + lasts_s
 
     def __repr__(self) -> str:
         return f"<Queues {', '.join(self._configured)}; set: {', '.join(self._live) or 'none'}>"

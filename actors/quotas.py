@@ -6,7 +6,7 @@ tells of every commit. What waits is counted in the store; here is only what a r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -15,7 +15,7 @@ from actors.policy.tempo import Tempo
 from runtime.clock import Clock
 from runtime.config import Config
 from runtime.store.jobprotocol import InsertLines
-from runtime.store.limits import Limits, TenantLimits
+from runtime.store.limits import Closed, Limits, TenantLimits
 from runtime.store.protocol import Effects, InsertTasks, Write
 
 
@@ -35,13 +35,16 @@ class Quotas:
             },
         )
 
-    def equip(self, writes: Sequence[Write]) -> list[Write]:
-        """The writes, with what may be taken in at this moment."""
-        if not self._limits.any:
+    def equip(self, writes: Sequence[Write], closed: Mapping[str, Closed]) -> list[Write]:
+        """The writes, with what may be taken in at this moment; `closed`: queues that take nothing
+        in.
+        """
+        if not (self._limits.any or closed):
             return list(writes)
         now = self._clock.monotonic()
         limits = msgspec.structs.replace(
             self._limits,
+            queues=closed,
             endings_per_s=self._tempo.per_s(now),
             tenants={name: self._rated(name, now) for name in self._limits.tenants},
         )

@@ -97,10 +97,6 @@ class Requests:
                 self._desk.ask_status(
                     connection, rid, lambda status: connection.reply(wire.StatusReply(rid, status))
                 )
-            case wire.ListQueues(rid):
-                connection.reply(wire.QueuesReply(rid, self._queues.statuses()))
-            case wire.SetQueue():
-                self._set_queue(connection, request)
             case wire.GetEvents():
                 self._events(connection, request)
             case wire.Prune():
@@ -109,7 +105,13 @@ class Requests:
                 self._dead.take(connection, request)
             case wire.BeginDrill() | wire.GetDrill() | wire.TakeCensus():
                 self._drills.take(connection, request)
-            case wire.Steer() | wire.PauseQueue():
+            case (
+                wire.Steer()
+                | wire.SteerQueue()
+                | wire.SetQueue()
+                | wire.ListQueues()
+                | wire.ListTenants()
+            ):
                 self._steering.take(connection, request)
             case wire.OpenJob():
                 self._open_job(connection, request)
@@ -251,18 +253,6 @@ class Requests:
 
         after = (stored(request.after[0]), stored(request.after[1]))
         write = up.PruneTasks(stored(request.before), after)
-        self._desk.commit(connection, request.rid, write, then)
-
-    def _set_queue(self, connection: Connection, request: wire.SetQueue) -> None:
-        if connection.tenant is not None:
-            raise InvalidRequest("queues are for the operator to set: connect without a tenant")
-        write = self._queues.setting(request, connection.by)
-
-        def then(_: None) -> None:
-            now = self._queues.status(request.name)
-            log.warning("queue %s: degrade %s, by %s", now.name, now.degrade, connection.by)
-            connection.reply(wire.QueuesReply(request.rid, (now,)))
-
         self._desk.commit(connection, request.rid, write, then)
 
     def _open_job(self, connection: Connection, request: wire.OpenJob) -> None:

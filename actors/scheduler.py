@@ -39,7 +39,7 @@ from runtime.alarm import Alarm
 from runtime.bell import Signal
 from runtime.clock import Clock
 from runtime.mailbox import ActorDied, Answered, Mailbox
-from runtime.store.protocol import ClaimedTask, ClaimTasks, Key
+from runtime.store.protocol import ClaimedTask, ClaimTasks, Key, Lane
 from runtime.store.scheduleprotocol import FetchBacklog, FetchSchedule, Schedule
 
 CAPACITY = 4096
@@ -74,6 +74,8 @@ class SchedulerStatistics(Statistics, frozen=True):
     running: int
     demand: dict[str, int]
     claiming: int
+    lanes: dict[Lane, int]
+    """Tasks that run, by lane; incomplete for the moments in which we ask the store anew."""
 
 
 class Scheduler(Actor[SchedulerMessage]):
@@ -146,7 +148,8 @@ class Scheduler(Actor[SchedulerMessage]):
     def statistics(self) -> SchedulerStatistics:
         claiming = sum(len(claim.seqs) for claim in self._claims.values())
         agenda = self._agenda
-        return SchedulerStatistics(agenda.held, agenda.running, dict(self._demand), claiming)
+        demand, lanes = dict(self._demand), agenda.running_by_lane()
+        return SchedulerStatistics(agenda.held, agenda.running, demand, claiming, lanes)
 
     async def settle(self) -> None:
         """Ask for what the decisions need: what there is, more of the backlog, and claims."""

@@ -24,6 +24,7 @@ from actors import persister as persisting
 from actors import reader as reading
 from actors import retention as retaining
 from actors import scheduler as scheduling
+from actors import serving
 from actors.addresses import Addresses
 from actors.breakers import BreakerMemory
 from actors.drillparts import Parts
@@ -68,6 +69,7 @@ class Tree:
         self._draining = False
         self.health = Health()
         self._persister: persisting.Persister | None = None
+        self._scheduler: scheduling.Scheduler | None = None
 
         replicas = range(1, config.engine.replicas + 1)
         self.engines: list[HostedEngine[ClaimedTask]] = [
@@ -249,10 +251,21 @@ class Tree:
             actors=self.actors(),
             engines=list(zip(self.engines, self._engine_hosts.children, strict=True)),
             totals=self._totals,
-            queues=self._queues,
+            serving=self._serving(),
             model=self._identity.model,
         )
         return monitoring.Monitor(self._at.monitor, sources)
+
+    def _serving(self) -> serving.Serving:
+        sources = serving.Sources(
+            queues=self._queues,
+            rates=self._rates,
+            pace=self._pace,
+            engines=list(zip(self.engines, self._engine_hosts.children, strict=True)),
+            waiting=lambda: self._persister.statistics().waiting if self._persister else {},
+            running=lambda: self._scheduler.statistics().lanes if self._scheduler else {},
+        )
+        return serving.Serving(self._config, sources, self._world.clock)
 
     def _start_watchdog(self, manager: ServiceManager) -> Watchdog:
         may_wait = (*self._core.children, *self._batchers.children)
@@ -285,7 +298,7 @@ class Tree:
         return self._persister
 
     def _start_scheduler(self) -> scheduling.Scheduler:
-        return scheduling.Scheduler(
+        self._scheduler = scheduling.Scheduler(
             self._at.scheduler,
             self._at.scheduler_missed,
             self._at.engine_lane,
@@ -299,6 +312,7 @@ class Tree:
             self._world.clock,
             self._pace,
         )
+        return self._scheduler
 
     def _batcher_spec(self, number: int) -> ChildSpec:
         name = f"batcher-{number + 1}"

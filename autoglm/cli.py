@@ -110,7 +110,10 @@ def build_parser(extra: Iterable[Extra] = ()) -> Parser:
     _add_prune(subparsers)
     look = "look into tasks that failed for good, mend and retry them"
     _add_actions(subparsers, "dead", look, dead.ACTIONS)
-    _add_actions(subparsers, "queue", "look at the queues and set them", queues.ACTIONS)
+    _add_actions(subparsers, "queue", "look at the queues and steer them", queues.ACTIONS)
+    summary = "show what each {} gets, what is due to it and what holds it"
+    add_command(subparsers, "queues", summary.format("queue"), _async(queues.list_all))
+    add_command(subparsers, "tenants", summary.format("tenant"), _async(queues.list_tenants))
     _add_drill(subparsers)
     return parser
 
@@ -179,6 +182,9 @@ def _add_steering(subparsers: Subparsers[Parser]) -> None:
     summary = "go on with what was paused"
     resume = add_command(subparsers, "resume", summary, _async(steer.resume))
     steer.add_options(resume, steer.RESUME_EXAMPLES)
+    summary = "take nothing new into a queue or a job, and finish what waits"
+    drain = add_command(subparsers, "drain", summary, _async(steer.drain))
+    steer.add_options(drain, steer.DRAIN_EXAMPLES)
     look = "look at what waited too long and was put aside, and requeue it"
     _add_actions(subparsers, "archive", look, steer.ACTIONS)
 

@@ -15,6 +15,7 @@ from autoglm.degrade import IN_WORDS
 from autoglm.errors import InvalidRequest, NotFound, UsageError
 from autoglm.ids import Ids
 from autoglm.outcomes import result_of
+from autoglm.paint import paint_for
 from autoglm.paths import places
 from autoglm.show import (
     all_states,
@@ -22,7 +23,6 @@ from autoglm.show import (
     describe_status,
     event_header,
     event_line,
-    paint_for,
     shown,
     task_header,
     task_line,

@@ -20,8 +20,8 @@ from autoglm.client import Client
 from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull
 from autoglm.deadletters import DeadLetters, as_asked, edited
 from autoglm.errors import AutoGLMError, Conflict, InvalidRequest, NotFound, UsageError
+from autoglm.paint import Paint, paint_for
 from autoglm.paths import places
-from autoglm.show import Paint, paint_for
 from autoglm.text import clock_time, one_line, printable
 from autoglm.types import Message, Sampling, Task, to_json
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from autoglm.service import Service
+
 Degrade = Literal["queue", "fail_fast", "cached", "default"]
 """It waits, is refused, is answered with an earlier result of the same request, or with a
 configured text.
@@ -30,3 +32,8 @@ class QueueStatus(msgspec.Struct, frozen=True):
     paused: bool = False
     """Whether nothing of it is begun until somebody resumes it."""
     paused_by: str | None = None
+    """Who paused or drains it."""
+    draining: bool = False
+    """Whether nothing new is taken into it until somebody resumes it."""
+    service: Service | None = None
+    """How it is served at the moment; None: it was not asked for."""

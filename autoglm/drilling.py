@@ -13,8 +13,8 @@ from autoglm import drill as d
 from autoglm.client import Client
 from autoglm.drill import DrillReport
 from autoglm.drills import FOR_S, TIMEOUT_S, Progress, Report
+from autoglm.paint import Paint, paint_for
 from autoglm.paths import places
-from autoglm.show import Paint, paint_for
 from autoglm.text import in_words, one_line
 from autoglm.types import to_json
 

@@ -16,6 +16,11 @@ _RANDOM_BITS = 80
 ID_LENGTH = 26
 
 
+def is_id(text: str) -> bool:
+    """Whether it is made as ids are, whoever minted it."""
+    return len(text) == ID_LENGTH and text.isalnum()
+
+
 class Ids:
     """A minter. Time and randomness are handed in, so that a simulation mints the same ids."""
 

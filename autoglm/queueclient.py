@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from autoglm import wire
 from autoglm.degrade import Degrade, QueueStatus
+from autoglm.service import TenantStatus
 from autoglm.session import Session
 
 
@@ -15,8 +16,12 @@ class QueueCalls:
     _session: Session
 
     async def queues(self) -> Sequence[QueueStatus]:
-        """The queues there are."""
+        """The queues there are, and how they are served."""
         return (await self._session.call(wire.ListQueues(0), wire.QueuesReply)).queues
+
+    async def tenants(self) -> Sequence[TenantStatus]:
+        """The tenants of which something waits, runs or ran lately, and how they are served."""
+        return (await self._session.call(wire.ListTenants(0), wire.TenantsReply)).tenants
 
     async def set_queue(
         self,

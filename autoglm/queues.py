@@ -1,18 +1,24 @@
-"""`autoglm queue`: the queues there are, and what each does while no engine can serve."""
+"""`autoglm queue`, `queues` and `tenants`: how each is served, what holds it, and what a queue does
+while no engine can serve.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple, get_args
 
 from autoglm.client import Client
 from autoglm.degrade import Degrade, QueueStatus
+from autoglm.paint import paint_for
 from autoglm.paths import places
-from autoglm.show import paint_for, queue_state, table
+from autoglm.service import TenantStatus
+from autoglm.showqueues import queue_state, queue_table, tenant_table
 from autoglm.text import one_line
 from autoglm.types import to_json
+from autoglm.wire import QueueDeed
 
 
 class Action(NamedTuple):
@@ -31,13 +37,30 @@ async def list_all(arguments: argparse.Namespace) -> int:
         for queue in queues:
             _print_json(queue)
         return 0
-    rows = [
-        (each.name, queue_state(each), each.degrade, each.source, each.default_text or "")
-        for each in queues
-    ]
-    header = ("QUEUE", "STATE", "DEGRADE", "FROM", "DEFAULT TEXT")
-    for line in table(header, rows, paint_for(sys.stdout)):
+    for line in queue_table(queues, paint_for(sys.stdout)):
         _print(line)
+    return 0
+
+
+async def list_tenants(arguments: argparse.Namespace) -> int:
+    async with _client(arguments) as client:
+        tenants = await client.tenants()
+    if arguments.json:
+        for tenant in tenants:
+            _print_json(tenant)
+        return 0
+    for line in tenant_table(tenants, paint_for(sys.stdout)):
+        _print(line)
+    return 0
+
+
+async def _steer(deed: QueueDeed, arguments: argparse.Namespace) -> int:
+    async with _client(arguments) as client:
+        queue = await client.steer_queue(arguments.name, deed)
+    if arguments.json:
+        _print_json(queue)
+    else:
+        _print(f"{one_line(queue.name)} {queue_state(queue)}")
     return 0
 
 
@@ -61,8 +84,8 @@ def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
-def _print_json(queue: QueueStatus) -> None:
-    _print(to_json(queue).decode())
+def _print_json(value: QueueStatus | TenantStatus) -> None:
+    _print(to_json(value).decode())
 
 
 # ── what may be typed ────────────────────────────────────────────────────────────────────────────
@@ -70,6 +93,10 @@ def _print_json(queue: QueueStatus) -> None:
 
 def _list_options(_: argparse.ArgumentParser) -> None:
     pass
+
+
+def _name_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
 
 
 def _set_options(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +114,14 @@ def _set_options(parser: argparse.ArgumentParser) -> None:
 
 
 ACTIONS = (
-    Action("list", "list the queues and what they do without an engine", list_all, _list_options),
+    Action("list", "list the queues and how they are served", list_all, _list_options),
+    Action("pause", "begin nothing more of a queue", partial(_steer, "pause"), _name_options),
+    Action("resume", "go on with a queue", partial(_steer, "resume"), _name_options),
+    Action(
+        "drain",
+        "take nothing new into a queue and finish what waits",
+        partial(_steer, "drain"),
+        _name_options,
+    ),
     Action("set", "change a queue while the server runs", set_one, _set_options),
 )

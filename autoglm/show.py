@@ -6,19 +6,18 @@ passes through `autoglm.text`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
-from typing import TextIO
 
 import msgspec
 
-from autoglm.degrade import IN_WORDS, QueueStatus
+from autoglm.degrade import IN_WORDS
 from autoglm.eta import Eta
+from autoglm.paint import Paint, table
+from autoglm.showqueues import queue_table
 from autoglm.status import ActorStatus, EngineStatus, Status
 from autoglm.text import clock_time, in_words, one_line, printable
 from autoglm.types import Answer, Event, Output, Task, TaskState
 
-_CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36}
 STATE_COLOURS = {
     TaskState.RUNNING: "cyan",
     TaskState.RETRYING: "yellow",
@@ -31,15 +30,6 @@ _TASK_COLUMNS = "{:26}  {:9}  {:12}  {:10}  {:>3}  {:>3}  {:19}  {}"
 _EVENT_COLUMNS = "{:>8}  {:19}  {:26}  {:12}  {:>9} → {:9}  {:>3}  {:>6}"
 
 
-class Paint(msgspec.Struct, frozen=True):
-    """Colours, or none."""
-
-    on: bool = False
-
-    def __call__(self, text: str, colour: str | None) -> str:
-        return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self.on and colour else text
-
-
 class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
     """A task and its result, as `--json` prints it."""
 
@@ -48,12 +38,6 @@ class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
     task: Task
     result: Output | None = None
     eta: Eta | None = None
-
-
-def paint_for(stream: TextIO) -> Paint:
-    """Colours for a terminal, unless the person asked for none (https://no-color.org)."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return Paint(stream.isatty() and not plain)
 
 
 def shown(task: Task, result: Output | None = None, eta: Eta | None = None) -> Shown:
@@ -178,7 +162,7 @@ def describe_status(status: Status, paint: Paint, now_ms: int) -> str:
         "",
         batches_line(status),
         "",
-        *table(("QUEUE", "STATE", "DEGRADE", "FROM"), map(_queue_cells, status.queues), paint),
+        *queue_table(status.queues, paint),
         "",
         *table(
             ("ACTOR", "STATE", "BREAKER", "RESTARTS", "MAILBOX", "PROCESSED"),
@@ -230,27 +214,8 @@ def _mark(task: Task) -> str:
     return f"degraded: {task.degraded}" if task.degraded else ""
 
 
-def _queue_cells(queue: QueueStatus) -> Sequence[str]:
-    return (queue.name, queue_state(queue), queue.degrade, queue.source)
-
-
-def queue_state(queue: QueueStatus) -> str:
-    """`open`, or `paused` and by whom."""
-    by = f" by {queue.paused_by}" if queue.paused_by else ""
-    return f"paused{by}" if queue.paused else "open"
-
-
 def _task_counts(status: Status, paint: Paint) -> Iterable[str]:
     for state in TaskState:
         count = status.tasks.get(state.value, 0)
         line = f"{state.value:10} {count:>12}"
         yield paint(line, STATE_COLOURS.get(state) if count else "dim")
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint) -> Iterable[str]:
-    """Aligned lines."""
-    cells = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    for number, row in enumerate([header, *cells]):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield paint(line.rstrip(), None if number else "bold")

@@ -1,4 +1,4 @@
-"""`autoglm pause`, `resume` and `archive`: take tasks out of the line and put them back."""
+"""`autoglm pause`, `resume`, `drain` and `archive`: tasks out of the line and back into it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import argparse
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from autoglm import wire
 from autoglm.client import Client
 from autoglm.errors import NotFound, UsageError
+from autoglm.ids import is_id
+from autoglm.paint import paint_for
 from autoglm.paths import places
-from autoglm.show import paint_for, queue_state, task_header, task_line
+from autoglm.show import task_header, task_line
+from autoglm.showqueues import queue_state
 from autoglm.text import one_line
 from autoglm.types import TaskState, to_json
+from autoglm.wire import QueueDeed
 
 PAUSE_EXAMPLES = (
-    "Examples: autoglm pause 01J9Z3C6V1A9 01J9Z3C6V1AA; autoglm pause --job JOB;"
-    " autoglm pause --queue background"
+    "A name that is no id is that of a queue. Examples: autoglm pause background;"
+    " autoglm pause 01J9Z3C6V1A9CEJK1PY6TNBAZR; autoglm pause --job JOB"
 )
 RESUME_EXAMPLES = PAUSE_EXAMPLES.replace("pause", "resume")
+DRAIN_EXAMPLES = PAUSE_EXAMPLES.replace("pause", "drain")
 
 
 class Action(NamedTuple):
@@ -32,26 +37,34 @@ class Action(NamedTuple):
     options: Callable[[argparse.ArgumentParser], None]
 
 
-async def _steer(deed: Literal["pause", "resume"], arguments: argparse.Namespace) -> int:
-    given = (arguments.ids, arguments.job, arguments.queue)
-    if sum(map(bool, given)) != 1:
-        raise UsageError(f"{deed}: give either ids or --job or --queue")
+async def _steer(deed: QueueDeed, arguments: argparse.Namespace) -> int:
+    ids: list[str] = arguments.ids
+    named: str | None = arguments.queue
+    if len(ids) == 1 and not named and not is_id(ids[0]):
+        ids, named = [], ids[0]
+    if sum(map(bool, (ids, arguments.job, named))) != 1:
+        raise UsageError(f"{deed}: give either ids or --job or a queue")
     async with _client(arguments) as client:
-        if arguments.queue:
-            call = client.pause_queue if deed == "pause" else client.resume_queue
-            queue = await call(arguments.queue)
+        if named:
+            queue = await client.steer_queue(named, deed)
             _tell(arguments, queue, f"{one_line(queue.name)} {queue_state(queue)}")
             return 0
         if arguments.job:
-            call = client.pause_job if deed == "pause" else client.resume_job
-            count = await call(arguments.job)
-            _tell(arguments, {"job": arguments.job, f"{deed}d": count}, f"{count} {deed}d")
+            count = await _OF_JOB[deed](client, arguments.job)
+            done = "paused" if deed == "pause" else "resumed"
+            _tell(arguments, {"job": arguments.job, done: count}, f"{count} {done}")
             return 0
-        done = await (client.pause if deed == "pause" else client.resume)(arguments.ids)
+        done = await (client.pause if deed == "pause" else client.resume)(ids)
     return _finish(arguments, done)
 
 
+_OF_JOB: dict[QueueDeed, Callable[[Client, str], Awaitable[int]]] = {
+    "pause": Client.pause_job,
+    "resume": Client.resume_job,
+    "drain": Client.drain_job,
+}
 pause = partial(_steer, "pause")
+drain = partial(_steer, "drain")
 resume = partial(_steer, "resume")
 
 
@@ -101,8 +114,8 @@ def _print(line: str) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, examples: str) -> None:
-    """Of `pause` and `resume`."""
-    parser.add_argument("ids", metavar="ID", nargs="*")
+    """Of `pause`, `resume` and `drain`."""
+    parser.add_argument("ids", metavar="ID|QUEUE", nargs="*")
     parser.add_argument("--job", help="all tasks of this job that wait")
     parser.add_argument("--queue", metavar="NAME", help="the whole queue, until it is resumed")
     parser.epilog = examples

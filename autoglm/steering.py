@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from autoglm import wire
 from autoglm.degrade import QueueStatus
 from autoglm.session import Session
-from autoglm.wire import Deed
+from autoglm.wire import Deed, QueueDeed
 
 
 class SteerCalls:
@@ -34,8 +34,16 @@ class SteerCalls:
         return await self._in_slices("pause", job=job)
 
     async def resume_job(self, job: str) -> int:
-        """Resume the paused tasks of a job; how many those were. Raises NotFound."""
+        """Resume the paused tasks of a job; how many those were. It takes lines again. Raises
+        NotFound.
+        """
         return await self._in_slices("resume", job=job)
+
+    async def drain_job(self, job: str) -> int:
+        """Take no more lines of a job until it is resumed, and finish those it has; how many of
+        them were paused and go on. Raises NotFound.
+        """
+        return await self._in_slices("drain", job=job)
 
     async def requeue_all(self) -> int:
         """Requeue every archived task within reach; how many those were."""
@@ -43,14 +51,21 @@ class SteerCalls:
 
     async def pause_queue(self, name: str) -> QueueStatus:
         """Begin nothing more of a queue; what is handed in waits. For the operator."""
-        return await self._set_paused(name, paused=True)
+        return await self.steer_queue(name, "pause")
 
     async def resume_queue(self, name: str) -> QueueStatus:
         """Go on with a queue. For the operator."""
-        return await self._set_paused(name, paused=False)
+        return await self.steer_queue(name, "resume")
 
-    async def _set_paused(self, name: str, *, paused: bool) -> QueueStatus:
-        message = wire.PauseQueue(0, name, paused)
+    async def drain_queue(self, name: str) -> QueueStatus:
+        """Take nothing new into a queue until it is resumed, and finish what waits in it: what is
+        handed in is refused with ServerBusy. For the operator.
+        """
+        return await self.steer_queue(name, "drain")
+
+    async def steer_queue(self, name: str, deed: QueueDeed) -> QueueStatus:
+        """Pause, resume or drain a queue, by that word."""
+        message = wire.SteerQueue(0, name, deed)
         return (await self._session.call(message, wire.QueuesReply)).queues[0]
 
     async def _in_slices(self, deed: Deed, job: str | None = None) -> int:

@@ -32,8 +32,10 @@ class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     max_wait: Duration | None = None
     """How long a task waits at most, pending, before `overflow` says what becomes of it."""
-    overflow: Literal["wait", "reject", "archive"] = "wait"
-    """It goes on waiting, ends as expired, or is put aside until somebody requeues it."""
+    overflow: Literal["wait", "reject", "archive", "refuse_lower"] = "wait"
+    """It goes on waiting, ends as expired, is put aside until somebody requeues it, or goes on
+    waiting while queues of less weight take nothing in.
+    """
     degrade: Degrade = "queue"
     """What becomes of a new task while the breakers of all engines are open."""
     default_text: str | None = None
@@ -91,6 +93,12 @@ def check_known(name: str, queues: Collection[str]) -> None:
         near = difflib.get_close_matches(name, queues, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(queues)}"
         raise InvalidRequest(f"no queue {one_line(name, 40)!r}; {hint}")
+
+
+def lower(name: str, queues: Mapping[str, QueueConfig]) -> list[str]:
+    """The queues that weigh less than `name`."""
+    weight = queues[name].weight or 1.0
+    return [other for other, queue in queues.items() if (queue.weight or 1.0) < weight]
 
 
 def sections(of: str, named: object) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ import msgspec
 
 from actors.connection import Connection
 from actors.frontdoor import Frontdoor
-from actors.messages import Ask, Commit, GetStatus, Refused, TasksEnded
+from actors.messages import Ask, Commit, GetTenants, MonitorMessage, Refused, TasksEnded
 from actors.policy.pace import Pace
 from actors.policy.priority import PriorityRules
 from actors.policy.rank import ranker
@@ -26,6 +26,7 @@ from actors.requests import Requests
 from autoglm import wire
 from autoglm.errors import AutoGLMError, ProtocolError
 from autoglm.ids import Ids
+from autoglm.status import BatchStatus, ServerStatus, Status
 from runtime.bell import Bell, Signal
 from runtime.config import Config
 from runtime.mailbox import Mailbox
@@ -100,7 +101,7 @@ class Door:
         box: Mailbox[Any] = Mailbox(64)
         persister: Mailbox[Commit] = Mailbox(16)
         reader: Mailbox[Ask] = Mailbox(16)
-        monitor: Mailbox[GetStatus] = Mailbox(16)
+        monitor: Mailbox[MonitorMessage] = Mailbox(16)
         clock = _StillClock()
         frontdoor = Frontdoor(
             *(box, Signal(Bell()), _nobody, persister, reader, monitor, _welcome),
@@ -135,7 +136,7 @@ class Door:
         box: Mailbox[Any],
         persister: Mailbox[Commit],
         reader: Mailbox[Ask],
-        monitor: Mailbox[GetStatus],
+        monitor: Mailbox[MonitorMessage],
     ) -> None:
         for message in persister.drain_nowait():
             done = transact(self._cx, self._counters, [message.write], NOW_MS, _ranking)
@@ -155,7 +156,11 @@ class Door:
                 found = Refused(error)
             question.reply.send(found)
         for status in monitor.drain_nowait():
-            status.reply.send(None)
+            status.reply.send(() if isinstance(status, GetTenants) else _NO_STATUS)
+
+
+_SERVER = ServerStatus("0", 0, 0, "running", "none", "none", "")
+_NO_STATUS = Status(_SERVER, {}, (), (), BatchStatus())
 
 
 def _taken(_: Write) -> AutoGLMError | None:

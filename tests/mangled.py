@@ -68,9 +68,10 @@ REQUESTS: tuple[wire.Request, ...] = (
     wire.TakeCensus(25, 1, 2, 3, 4),
     wire.EditDead(22, "2" * 26, 1, Content(_SPEC.messages, None, _SPEC.sampling)),
     wire.ListQueues(23),
+    wire.ListTenants(29),
     wire.Steer(26, "pause", ("2" * 26, "nothing"), after=3),
     wire.Steer(27, "requeue", every=True),
-    wire.PauseQueue(28, "core", paused=False),
+    wire.SteerQueue(28, "core", "resume"),
     wire.SetQueue(24, "normal", "default", "text"),
     wire.SetQueue(25, "core", reset=True),
 )

@@ -25,8 +25,11 @@ COMMANDS: dict[str, list[str]] = {
     "dead": ["list"],
     "drill": ["kill-engine"],
     "queue": ["list"],
+    "queues": [],
+    "tenants": [],
     "pause": ["id"],
     "resume": ["id"],
+    "drain": ["id"],
     "archive": ["list"],
 }
 

@@ -208,7 +208,7 @@ def test_a_rule_is_a_number_or_a_section() -> None:
 def test_the_example_of_tiers_loads() -> None:
     queues = load(Path(__file__).parent.parent / "examples" / "tiers.yaml").queues
     core, normal = queues["core"], queues["normal"]
-    assert (core.max_running, core.max_wait, core.overflow) == (100, Duration("3s"), "reject")
+    assert (core.max_running, core.max_wait, core.overflow) == (100, Duration("3s"), "refuse_lower")
     assert (normal.max_running, normal.max_wait, normal.overflow) == (20, Duration(10), "archive")
 
 

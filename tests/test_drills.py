@@ -12,7 +12,7 @@ import pytest
 from actors.policy.rank import ranker
 from autoglm.drill import Census, DrillReport
 from autoglm.drilling import describe
-from autoglm.show import Paint
+from autoglm.paint import Paint
 from autoglm.types import Output, TaskSpec, TaskState, Usage
 from runtime.blow import Blow
 from runtime.mailbox import ActorDied, Answered, Mailbox, Reply

@@ -9,7 +9,14 @@ import anyio
 import pytest
 
 from actors.frontdoor import Frontdoor
-from actors.messages import Ask, Commit, GetStatus, Refused, TasksEnded, TextsArrived
+from actors.messages import (
+    Ask,
+    Commit,
+    MonitorMessage,
+    Refused,
+    TasksEnded,
+    TextsArrived,
+)
 from actors.policy.pace import Pace
 from actors.policy.priority import PriorityRules
 from actors.queues import Queues
@@ -63,7 +70,7 @@ class Stage:
         self.missed = Signal(self.mailbox.bell)
         self.persister: Mailbox[Commit] = Mailbox(10)
         self.reader: Mailbox[Ask] = Mailbox(reader_capacity)
-        self.monitor: Mailbox[GetStatus] = Mailbox(10)
+        self.monitor: Mailbox[MonitorMessage] = Mailbox(10)
         self.refusal: AutoGLMError | None = None
         self.failure: BaseException | None = None
         self.frontdoor = Frontdoor(

@@ -19,7 +19,7 @@ from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
 from runtime.store.content import body_of
 from runtime.store.graphprotocol import InsertGraph
-from runtime.store.limits import Limits, TenantLimits
+from runtime.store.limits import Closed, Limits, TenantLimits
 from runtime.store.sqlite import SqliteStore
 
 NOW = 1_700_000_000_000
@@ -67,6 +67,31 @@ async def test_what_does_not_fit_is_refused_whole(bench: Bench, limits: Limits) 
     assert (refusal.code, refusal.retry_after) == ("busy", 1.0)
     assert await bench.states("a", "b", "c", "d") == {"a": "pending", "b": "pending"}
     assert isinstance(await bench.hand_in("c"), tuple)
+
+
+async def test_a_queue_that_is_closed_takes_nothing_new_and_knows_what_it_has(bench: Bench) -> None:
+    assert isinstance(await bench.hand_in("a", queue="core"), tuple)
+    bench.limits = Limits(queues={"core": Closed("it is closed", 2.5)})
+    refusal = await bench.hand_in("b", queue="core")
+    assert isinstance(refusal, ServerBusy)
+    assert (str(refusal), refusal.retry_after) == ("it is closed", 2.5)
+    assert isinstance(await bench.hand_in("a", queue="core"), tuple), "it is there already"
+    assert isinstance(await bench.hand_in("c"), tuple), "it is of another queue"
+    assert await bench.states("a", "b", "c") == {"a": "pending", "c": "pending"}
+
+
+async def test_what_waits_is_known_by_queue_and_tenant(bench: Bench) -> None:
+    committed = await bench.store.commit(
+        [bench.insert(TaskSpec("a", prompt="x", tenant="t", queue="core"))], NOW
+    )
+    assert committed.effects.waiting == {("core", "t"): 1}
+    await bench.hand_in("b", "c", tenant="t")
+    summary = await bench.store.query(p.FetchSummary())
+    assert summary.waiting == {("core", "t"): 1, ("normal", "t"): 2}
+    committed = await bench.store.commit([p.ClaimTasks("me", (1, 2))], NOW)
+    assert committed.effects.waiting == {("core", "t"): -1, ("normal", "t"): -1}
+    summary = await bench.store.query(p.FetchSummary())
+    assert summary.waiting == {("normal", "t"): 1}
 
 
 async def test_a_graph_that_does_not_fit_is_refused_whole(bench: Bench) -> None:

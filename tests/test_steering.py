@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from actors.policy.rank import ranker
-from autoglm.errors import NotFound
+from autoglm.errors import NotFound, ServerBusy
 from autoglm.types import ErrorInfo, Task, TaskSpec, TaskState
 from autoglm.wire import Deed, GetEvents, JobLine
 from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
 from runtime.store import steering
 from runtime.store.overflow import Overflow
-from runtime.store.queueprotocol import BeginServing, PauseQueue
+from runtime.store.queueprotocol import BeginServing, SteerQueue
 from runtime.store.sqlite import SqliteStore
+from runtime.store.standin import PausedQueue
 from runtime.store.steering import SteerTasks
 
 NOW = 1_700_000_000_000
@@ -215,16 +216,61 @@ async def test_who_is_paused_or_archived_can_be_cancelled_and_expires(bench: Ben
     assert await bench.states("a", "b", "c") == ["expired", "cancelled", "expired"]
 
 
+async def test_a_job_that_is_drained_takes_no_more_lines_until_it_is_resumed(bench: Bench) -> None:
+    await bench.write(jp.OpenJob("job", "default", "/out", "i", "o", fresh=False))
+    one, two = (JobLine(n, task=TaskSpec(f"{n}", prompt="x")) for n in (1, 2))
+    await bench.write(jp.InsertLines(None, "job", (one,), last=False))
+    await bench.steer("pause", job="job")
+    assert (await bench.steer("drain", job="job")).count == 1
+    assert await bench.states("1") == ["pending"], "what waits is to be finished"
+    refusal = await bench.write(jp.InsertLines(None, "job", (one, two), last=True))
+    assert isinstance(refusal, ServerBusy)
+    assert (refusal.code, refusal.retry_after) == ("busy", 5.0)
+    assert await bench.write(jp.InsertLines(None, "job", (one,), last=False)) == 1, "it is in"
+    await bench.steer("resume", job="job")
+    assert await bench.write(jp.InsertLines(None, "job", (one, two), last=True)) == 2
+
+
+async def test_what_waits_in_a_queue_that_is_drained_is_claimed(bench: Bench) -> None:
+    await bench.insert("a", queue="core")
+    await bench.write(SteerQueue("core", "pause", by="me"))
+    await bench.write(SteerQueue("core", "drain", by="you"))
+    summary = await bench.store.query(p.FetchSummary())
+    assert summary.paused == (PausedQueue("core", "you", draining=True),)
+    assert [task.id for task in await bench.claim(1)] == ["a"]
+
+
+async def test_who_waits_too_long_goes_on_waiting_and_is_told_of_for_as_long(bench: Bench) -> None:
+    await bench.rules(Overflow("core", WAIT_MS, "refuse_lower"))
+    await bench.insert("a", "b", queue="core")
+    late = NOW + WAIT_MS
+    await bench.due(late)
+    assert bench.effects.overflowed.keys() == {"core"}
+    assert bench.wake_at(1) is None, "one of them is looked at again"
+    again = bench.wake_at(2)
+    assert again is not None
+    assert late + WAIT_MS < again < bench.effects.overflowed["core"]
+    await bench.claim(1, now=late)
+    await bench.due(again)
+    assert bench.effects.overflowed.keys() == {"core"}
+    last = bench.wake_at(2)
+    await bench.claim(2, now=again)
+    assert last is not None
+    await bench.due(last)
+    assert not bench.effects.overflowed, "nobody waits any more"
+    assert await bench.states("a", "b") == ["running", "running"]
+
+
 async def test_nothing_of_a_paused_queue_is_claimed(bench: Bench) -> None:
     await bench.insert("a", queue="core")
     await bench.insert("b")
-    await bench.write(PauseQueue("core", paused=True, by="me"))
+    await bench.write(SteerQueue("core", "pause", by="me"))
     assert bench.effects.paused.keys() == {"core"}
-    await bench.write(PauseQueue("core", paused=True, by="you"))
+    await bench.write(SteerQueue("core", "pause", by="you"))
     assert not bench.effects.paused, "it was paused already"
     summary = await bench.store.query(p.FetchSummary())
     assert [(each.queue, each.by) for each in summary.paused] == [("core", "me")]
     assert [task.id for task in await bench.claim(1, 2)] == ["b"]
-    await bench.write(PauseQueue("core", paused=False))
+    await bench.write(SteerQueue("core", "resume"))
     assert [task.id for task in await bench.claim(1, 2)] == ["a"]
     assert not (await bench.store.query(p.FetchSummary())).paused

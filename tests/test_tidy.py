@@ -18,7 +18,7 @@ FILE_LINES_MAX = 300
 LONGER_FILES = {
     "model/vllm.py": 370,  # all of vLLM stays behind it and one more
     "model/hosted.py": 320,  # one state machine: a host from its start to its burial
-    "actors/tree.py": 340,  # one list: who is who, and who knows whom
+    "actors/tree.py": 365,  # one list: who is who, and who knows whom
 }
 LEFTOVERS = re.compile(
     r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b"

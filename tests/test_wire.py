@@ -15,6 +15,7 @@ from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull, Failure
 from autoglm.degrade import QueueStatus
 from autoglm.drill import Census, Drill, DrillPlan
 from autoglm.errors import AutoGLMError, ProtocolError, ServerBusy, from_code
+from autoglm.service import Hold, Service, TenantStatus
 from autoglm.status import (
     ActorStatus,
     BatchStatus,
@@ -59,6 +60,7 @@ LETTER: dict[str, Any] = {
 }
 LINE = wire.JobLine(3, "mine", task=SPEC)
 
+SERVICE = Service(1, 0.5, 0.25, 3, None, 4, 5.0, (Hold("rate", "why", 6.0),))
 REQUESTS: list[wire.Request] = [
     wire.Hello(1, tenant="ours"),
     wire.Submit(2, (SPEC, SPEC), follow=True),
@@ -70,8 +72,9 @@ REQUESTS: list[wire.Request] = [
     wire.Edit(6, ("a", "b"), 3, 5, no_deadline=True, version=7),
     wire.GetStatus(7),
     wire.ListQueues(7),
+    wire.ListTenants(7),
     wire.Steer(7, "requeue", ("a",), "job", every=True, after=5),
-    wire.PauseQueue(7, "core", paused=False),
+    wire.SteerQueue(7, "core", "drain"),
     wire.SetQueue(8, "core", "default", "text", reset=True),
     wire.GetEvents(8, 9, "id", 10),
     wire.Prune(10, 1000, (7, 8)),
@@ -106,7 +109,8 @@ REPLIES: list[wire.Reply] = [
         ),
     ),
     wire.StatusReply(7, STATUS),
-    wire.QueuesReply(7, (QueueStatus("core", "default", "live", "text"),)),
+    wire.QueuesReply(7, (QueueStatus("core", "default", "live", "text", service=SERVICE),)),
+    wire.TenantsReply(7, (TenantStatus("a", SERVICE),)),
     wire.EventPage(8, (Event(1, "id", "t", None, TaskState.PENDING, 0, 5, 0),), 1, more=True),
     wire.Pruned(10, 3, 2, 9, 1, (8, 9)),
     wire.JobOpened(9, "job", 5, sealed=True, resumed=True),

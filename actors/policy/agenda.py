@@ -123,6 +123,9 @@ class Agenda:
     def running(self) -> int:
         return len(self._running)
 
+    def running_by_lane(self) -> dict[Lane, int]:
+        return self._running.lanes()
+
     def _is_urgent(self, head: Key | None) -> bool:
         return head is not None and head[1] in self._urgent
 

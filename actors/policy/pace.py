@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from actors.policy.running import weighted
+from actors.policy.spent import Spent
 from autoglm.eta import Eta
 from autoglm.types import Usage
 from runtime.store.backlog import AHEAD_MAX, Standing
@@ -49,6 +51,8 @@ class _Lane(msgspec.Struct):
 
 class Pace:
     def __init__(self) -> None:
+        self.spent = Spent()
+        """What the same attempts took."""
         self._lanes: dict[Lane, _Lane] = {}
         self._running: dict[int, Lane] = {}
 
@@ -67,6 +71,7 @@ class Pace:
         """These no longer run. One that took nothing was put back; `waits`: whether more of a lane
         are pending.
         """
+        spent: dict[Lane, float] = {}
         for seq, usage in left:
             lane = self._running.pop(seq, None)
             known = None if lane is None else self._lanes.get(lane)
@@ -75,8 +80,10 @@ class Pace:
             known.advance(now)
             known.running -= 1
             known.served += usage != _NOTHING
+            spent[lane] = spent.get(lane, 0.0) + weighted(usage)
             if not known.running and not waits(lane):
                 known.as_of = None
+        self.spent.add(spent, now)
 
     def lost_count(self) -> None:
         """Endings were missed. What was learned stays."""
@@ -92,6 +99,19 @@ class Pace:
         starts_in_s = (ahead + 1) * known.busy_s / known.served
         takes_s = known.spent_s / known.served
         return Eta(round(starts_in_s, 1), round(starts_in_s + takes_s, 1), ahead, at_least)
+
+    def done_in_s(self, waiting: Mapping[Lane, int]) -> float | None:
+        """Until so many of these lanes are answered, at the pace of all of them together; what
+        comes meanwhile is not foreseen. None: nothing is known yet, or nothing waits.
+        """
+        known = [self._lanes[lane] for lane in waiting if lane in self._lanes]
+        known = [each for each in known if each.served >= _SERVED_MIN and each.busy_s > 0]
+        total = sum(waiting.values())
+        if not known or not total:
+            return None
+        per_s = sum(each.served / each.busy_s for each in known)
+        takes_s = max(each.spent_s / each.served for each in known)
+        return round(total / per_s + takes_s, 1)
 
     def running(self, lane: Lane, ran_s: float) -> Eta:
         """Of a task of `lane` that was claimed so long ago."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from actors.policy.running import TASK_TOKENS
 from runtime.queueconfig import TenantConfig
@@ -86,6 +87,15 @@ class Minute:
             self._total -= self._seconds.popleft()[1]
 
 
+class Held(NamedTuple):
+    """A tenant that may begin nothing more now."""
+
+    limit: str
+    """By its name in the configuration."""
+    wait_s: float
+    """Until it may again; 0: until something of it ends."""
+
+
 class _Tenant:
     def __init__(self, config: TenantConfig, now: float) -> None:
         self.rejects = config.over_quota == "reject"
@@ -111,22 +121,27 @@ class Rates:
 
     def holds(self, tenant: str, running: int) -> bool:
         """Whether nothing more of the tenant may begin now; so many run."""
+        held = self.held(tenant, running, self.now)
+        if held is not None and held.wait_s > 0:
+            self._until[tenant] = self.now + held.wait_s
+        return held is not None
+
+    def held(self, tenant: str, running: int, now: float) -> Held | None:
+        """What holds the tenant of which so many run; None: nothing."""
         each = self._tenants.get(tenant)
         if each is None or each.rejects:
-            return False
-        wait_s = 0.0
-        if each.bucket is not None and not each.bucket.has(self.now):
-            wait_s = max(each.bucket.wait_s(self.now), AGAIN_S)
-        held = wait_s > 0
+            return None
+        held: Held | None = None
+        if each.bucket is not None and not each.bucket.has(now):
+            held = Held("tasks_per_s", max(each.bucket.wait_s(now), AGAIN_S))
         if each.tokens_max is not None:
-            spent = each.minute.total(self.now)
+            spent = each.minute.total(now)
             if spent >= each.tokens_max:
-                wait_s = max(wait_s, each.minute.wait_s(each.tokens_max, self.now), AGAIN_S)
-                held = True
-            elif running and spent + running * each.mean >= each.tokens_max:
-                held = True  # an end among those that run lets it go
-        if wait_s > 0:
-            self._until[tenant] = self.now + wait_s
+                wait_s = max(each.minute.wait_s(each.tokens_max, now), AGAIN_S)
+                if held is None or wait_s > held.wait_s:
+                    held = Held("tokens_per_min", wait_s)
+            elif held is None and running and spent + running * each.mean >= each.tokens_max:
+                held = Held("tokens_per_min", 0.0)
         return held
 
     def limits(self, tenant: str) -> bool:

@@ -80,6 +80,10 @@ class Running:
             if seq not in left and seq not in self._charges:
                 self._enter(seq, Charge(lane, 0.0))
 
+    def lanes(self) -> dict[Lane, int]:
+        """How many run of each lane."""
+        return dict(Counter(charge.lane for charge in self._charges.values()))
+
     def __contains__(self, seq: int) -> bool:
         return seq in self._charges
 

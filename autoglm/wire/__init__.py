@@ -46,6 +46,7 @@ from autoglm.wire.replies import (
     StatusReply,
     Submitted,
     TaskPage,
+    TenantsReply,
     Welcome,
     refusal,
 )
@@ -64,6 +65,7 @@ from autoglm.wire.requests import (
     ListDead,
     ListQueues,
     ListTasks,
+    ListTenants,
     OpenJob,
     Prune,
     Request,
@@ -73,7 +75,7 @@ from autoglm.wire.requests import (
     Submit,
     SubmitLines,
 )
-from autoglm.wire.steering import Deed, PauseQueue, Steer
+from autoglm.wire.steering import Deed, QueueDeed, Steer, SteerQueue
 
 __all__ = [
     "FRAMES",
@@ -118,11 +120,12 @@ __all__ = [
     "ListDead",
     "ListQueues",
     "ListTasks",
+    "ListTenants",
     "Message",
     "OpenJob",
-    "PauseQueue",
     "Prune",
     "Pruned",
+    "QueueDeed",
     "QueuesReply",
     "Reply",
     "Request",
@@ -132,11 +135,13 @@ __all__ = [
     "Splitter",
     "StatusReply",
     "Steer",
+    "SteerQueue",
     "Submit",
     "SubmitLines",
     "Submitted",
     "TakeCensus",
     "TaskPage",
+    "TenantsReply",
     "Welcome",
     "decode_line",
     "decode_reply",

@@ -8,6 +8,7 @@ from autoglm.deadletter import DeadLetter, DeadLetterInFull
 from autoglm.degrade import QueueStatus
 from autoglm.errors import AutoGLMError
 from autoglm.eta import Eta
+from autoglm.service import TenantStatus
 from autoglm.status import Status
 from autoglm.types import Answer, ErrorInfo, Event, Task
 from autoglm.wire.base import PROTOCOL_VERSION, Message
@@ -103,6 +104,10 @@ class QueuesReply(Message, frozen=True, tag="queues_are"):
     queues: tuple[QueueStatus, ...] = ()
 
 
+class TenantsReply(Message, frozen=True, tag="tenants_are"):
+    tenants: tuple[TenantStatus, ...] = ()
+
+
 class StatusReply(Message, frozen=True, tag="status_is"):
     """What `autoglm status --json` shows."""
 
@@ -185,6 +190,7 @@ Reply = (
     | DeadPage
     | DeadReply
     | QueuesReply
+    | TenantsReply
     | StatusReply
     | EventPage
     | Pruned

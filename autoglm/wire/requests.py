@@ -11,7 +11,7 @@ from autoglm.degrade import Degrade
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
 from autoglm.wire.base import LIST_MAX, PAGE_MAX, PROTOCOL_VERSION, Message
 from autoglm.wire.drills import BeginDrill, GetDrill, TakeCensus
-from autoglm.wire.steering import PauseQueue, Steer
+from autoglm.wire.steering import Steer, SteerQueue
 
 
 class Hello(Message, frozen=True, tag="hello"):
@@ -103,7 +103,11 @@ class GetStatus(Message, frozen=True, tag="status"):
 
 
 class ListQueues(Message, frozen=True, tag="queues"):
-    """Every queue there is. Answered by `queues_are`."""
+    """Every queue there is, and how it is served. Answered by `queues_are`."""
+
+
+class ListTenants(Message, frozen=True, tag="tenants"):
+    """The tenants with work, within reach. Answered by `tenants_are`."""
 
 
 class SetQueue(Message, frozen=True, tag="set_queue"):
@@ -233,6 +237,7 @@ Request = (
     | Edit
     | GetStatus
     | ListQueues
+    | ListTenants
     | SetQueue
     | GetEvents
     | Prune
@@ -247,5 +252,5 @@ Request = (
     | GetDrill
     | TakeCensus
     | Steer
-    | PauseQueue
+    | SteerQueue
 )

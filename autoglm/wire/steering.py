@@ -8,8 +8,12 @@ import msgspec
 
 from autoglm.wire.base import LIST_MAX, Message
 
-Deed = Literal["pause", "resume", "requeue"]
-"""pending and retrying tasks become paused, paused ones pending, archived ones pending."""
+Deed = Literal["pause", "resume", "drain", "requeue"]
+"""pending and retrying tasks become paused, paused ones pending, archived ones pending. A job that
+is drained takes no more lines until it is resumed, and what is paused of it becomes pending.
+"""
+QueueDeed = Literal["pause", "resume", "drain"]
+"""Nothing of it is begun; all is as ever; nothing new is taken in, and what waits is finished."""
 
 
 class Steer(Message, frozen=True, tag="steer"):
@@ -25,10 +29,10 @@ class Steer(Message, frozen=True, tag="steer"):
     after: int = 0
 
 
-class PauseQueue(Message, frozen=True, tag="pause_queue"):
-    """Begin nothing more of queue `name`, or go on with it; it outlives the server. For the
-    operator. Answered by `queues_are`, of this one.
+class SteerQueue(Message, frozen=True, tag="steer_queue"):
+    """Pause, drain or resume queue `name`; it outlives the server. For the operator. Answered by
+    `queues_are`, of this one.
     """
 
     name: str = ""
-    paused: bool = True
+    deed: QueueDeed = "pause"

@@ -14,8 +14,8 @@ from autoglm.types import Answer, ErrorInfo, TaskState
 from runtime.store import checkpoints
 from runtime.store.blocked import Telling, next_to_tell, tell
 from runtime.store.named import find_named
-from runtime.store.overflow import put_aside, rule_of, why
-from runtime.store.protocol import CancelTasks, Ending, ReleaseDue, Settled, StoppedTask
+from runtime.store.overflow import keep_watch, put_aside, rule_of, why
+from runtime.store.protocol import CancelTasks, Ending, Key, ReleaseDue, Settled, StoppedTask
 from runtime.store.rows import error_text, json_numbers
 from runtime.store.transaction import Transaction
 
@@ -73,6 +73,7 @@ def release_due(tx: Transaction, _write: ReleaseDue) -> None:
         " WHERE wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?",
         (tx.now_ms, RELEASE_SLICE),
     ).fetchall()
+    late: dict[str, Key] = {}
     for seq, state, queue, tenant, rank, attempt, expires_at, last_event in rows:
         if expires_at is not None and expires_at <= tx.now_ms:
             error = ErrorInfo("expired", "its `expires` passed before it was answered")
@@ -86,7 +87,9 @@ def release_due(tx: Transaction, _write: ReleaseDue) -> None:
             )
             tx.ready(queue, tenant, rank, seq)
         else:
-            _overflow(tx, seq, state, queue, attempt, last_event)
+            _overflow(tx, (rank, seq), state, queue, attempt, last_event, late)
+    for queue, key in late.items():
+        keep_watch(tx, queue, key)
     row = tx.cx.execute(
         "SELECT min(wake_at) FROM task WHERE wake_at IS NOT NULL",
     ).fetchone()
@@ -94,14 +97,26 @@ def release_due(tx: Transaction, _write: ReleaseDue) -> None:
 
 
 def _overflow(
-    tx: Transaction, seq: int, state: str, queue: str, attempt: int, last_event: int
+    tx: Transaction,
+    key: Key,
+    state: str,
+    queue: str,
+    attempt: int,
+    last_event: int,
+    late: dict[str, Key],
 ) -> None:
-    """The wait of a task is over, if its queue still says so."""
+    """The wait of a task is over, if its queue still says so. `late` learns of the last one that
+    goes on waiting and has others refused meanwhile.
+    """
+    rank, seq = key
     rule = rule_of(tx, queue) if state == TaskState.PENDING else None
     if rule is None:
         tx.cx.execute("UPDATE task SET wake_at = expires_at WHERE seq = ?", (seq,))
     elif rule.rule == "archive":
         put_aside(tx, seq, attempt, last_event, rule)
+    elif rule.rule == "refuse_lower":
+        tx.cx.execute("UPDATE task SET wake_at = expires_at WHERE seq = ?", (seq,))
+        late[queue] = max(late.get(queue, (rank, seq)), (rank, seq))
     else:
         end_unfinished(tx, seq, TaskState.EXPIRED, why(rule))
 

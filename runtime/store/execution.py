@@ -78,7 +78,7 @@ SELECT json_group_array(json_array(t.seq, t.id, t.attempt, t.failures, t.deaths,
                                    t.last_event, t.queue, t.tenant, json(p.body), json(c.body)))
 FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value
 JOIN payload p ON p.task = t.seq LEFT JOIN checkpoint c ON c.task = t.seq
-WHERE t.state = 'pending' AND t.queue NOT IN (SELECT queue FROM queue_paused)
+WHERE t.state = 'pending' AND t.queue NOT IN (SELECT queue FROM queue_paused WHERE NOT draining)
 """
 _CLAIM = """
 UPDATE task SET state = 'running', attempt = attempt + 1, owner = ?, started_at = ?,

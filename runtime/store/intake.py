@@ -28,6 +28,7 @@ from runtime.store.standin import StandIns
 from runtime.store.transaction import Transaction
 from runtime.store.waiting import Room
 
+DRAINED_RETRY_S = 5.0
 _INSERT_TASKS = """
 INSERT INTO task (seq, id, state, rank, last_event, tenant, queue, priority, kind, key, job,
                   stream, shared, created_at, deadline_at, expires_at, wake_at)
@@ -94,7 +95,7 @@ def open_job(tx: Transaction, write: OpenJob) -> JobOpening:
 def insert_lines(tx: Transaction, write: InsertLines) -> int:
     """Lines come in order, so those up to the last one stored are repeats and passed over."""
     row = tx.cx.execute(
-        "SELECT submitted, current FROM job WHERE id = ? AND (? IS NULL OR tenant = ?)",
+        "SELECT submitted, current, draining FROM job WHERE id = ? AND (? IS NULL OR tenant = ?)",
         (write.job, write.tenant, write.tenant),
     ).fetchone()
     if row is None:
@@ -107,6 +108,9 @@ def insert_lines(tx: Transaction, write: InsertLines) -> int:
         if line.line > submitted:
             fresh.append(line)
             submitted = line.line
+    if fresh and row[2]:
+        why = f"job {write.job} is being drained: it takes no more lines until it is resumed"
+        raise ServerBusy(why, retry_after=DRAINED_RETRY_S)
     refuse_lines(fresh, write.standins)
     specs = [line.task for line in fresh if line.task is not None and line.error is None]
     refusal = Room(tx, write.limits, write.standins).refusal(specs)

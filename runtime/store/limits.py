@@ -33,6 +33,14 @@ class TenantLimits(msgspec.Struct, frozen=True):
     closed_s: float = 0.0
 
 
+class Closed(msgspec.Struct, frozen=True):
+    """A queue takes nothing in now."""
+
+    why: str
+    retry_after: float
+    """Seconds until it is worth another try."""
+
+
 class Limits(msgspec.Struct, frozen=True):
     """What may be taken in now. Nothing set: anything."""
 
@@ -41,13 +49,18 @@ class Limits(msgspec.Struct, frozen=True):
     max_pending_bytes: int | None = None
     """Of their payloads, as stored."""
     tenants: Mapping[str, TenantLimits] = {}
+    queues: Mapping[str, Closed] = {}
+    """Those that take nothing in."""
     endings_per_s: float = 0
     """How fast tasks end at the moment, for `retry_after`."""
 
     @property
     def any(self) -> bool:
         return bool(
-            self.tenants or self.max_pending is not None or self.max_pending_bytes is not None
+            self.tenants
+            or self.queues
+            or self.max_pending is not None
+            or self.max_pending_bytes is not None
         )
 
 

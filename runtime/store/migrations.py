@@ -7,7 +7,8 @@
              by what was asked for, and the engine they are of is known; pending tasks are found
              by queue and tenant; what becomes of a task when another that it waits for fails,
              and whose urgency it has; what waits is counted
-    3 ─▶ 4   checkpoints: how far the answer of an open task is
+    3 ─▶ 4   checkpoints: how far the answer of an open task is; queues and jobs that are drained;
+             what waits is counted by queue, too
 
 A step is frozen: it spells out the tables it makes, because `schema.sql` goes on. SQLite can't
 change a column's type or place, so a table is renamed, made anew, filled by one statement and the

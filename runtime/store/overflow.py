@@ -14,9 +14,11 @@ import msgspec
 
 from autoglm.text import in_words, one_line
 from autoglm.types import ErrorInfo, TaskState
+from runtime.store.protocol import Key
 from runtime.store.rows import error_text
 from runtime.store.transaction import Transaction
 
+WATCH_MS = 1000
 OVERFLOW = "queue_wait"
 """The code of the error that says so."""
 
@@ -26,7 +28,7 @@ class Overflow(msgspec.Struct, frozen=True, array_like=True):
 
     queue: str
     max_wait_ms: int
-    rule: Literal["reject", "archive"]
+    rule: Literal["reject", "archive", "refuse_lower"]
 
 
 def set_overflow(tx: Transaction, rules: Sequence[Overflow]) -> None:
@@ -57,3 +59,20 @@ def put_aside(tx: Transaction, seq: int, attempt: int, last_event: int, rule: Ov
         " WHERE seq = ?",
         (error_text(why(rule)), event, seq),
     )
+
+
+def keep_watch(tx: Transaction, queue: str, key: Key) -> None:
+    """Tasks up to `key` have waited longer than `queue` lets them, and go on waiting: others are
+    refused for as long.
+
+    The one that is served last of them is looked at again, on a full second, so that those of many
+    moments become one: whatever the queue holds, it is a few rows a second.
+    """
+    rule = rule_of(tx, queue)
+    assert rule is not None, "it was looked at a moment ago"
+    again = (tx.now_ms + rule.max_wait_ms) // WATCH_MS * WATCH_MS + WATCH_MS
+    tx.cx.execute(
+        "UPDATE task SET wake_at = min(coalesce(expires_at, ?), ?) WHERE seq = ?",
+        (again, again, key[1]),
+    )
+    tx.effects.overflowed[queue] = again + WATCH_MS

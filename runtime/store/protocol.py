@@ -194,6 +194,12 @@ class Effects(msgspec.Struct):
     stopped: list[StoppedTask] = []
     jobs: set[str] = set()
     """Jobs of which something may be told now."""
+    waiting: dict[Lane, int] = {}
+    """Change of the number of tasks that wait."""
+    overflowed: dict[str, int] = {}
+    """Queues in which tasks wait too long, and would rather have others refused; until when that
+    holds (Unix ms), if nothing more is heard.
+    """
     taken_in: dict[str, int] = {}
     """New tasks that were counted against limits, by tenant."""
     counts: dict[TaskState, int] = {}
@@ -203,7 +209,7 @@ class Effects(msgspec.Struct):
     queues: dict[str, KeptQueue | None] = {}
     """What is set of queues now; None: nothing."""
     paused: dict[str, PausedQueue | None] = {}
-    """Queues that were paused, and resumed."""
+    """Queues that were paused or are to be drained, and those that were resumed."""
     next_due_ms: int | None = None
     """The earliest point in time that this commit made something due."""
 
@@ -252,6 +258,8 @@ class Summary(msgspec.Struct, frozen=True):
     next_due_ms: int | None
     queues: tuple[KeptQueue, ...] = ()
     paused: tuple[PausedQueue, ...] = ()
+    waiting: dict[Lane, int] = {}
+    """How many tasks neither run nor have ended; lanes without any are left out."""
 
 
 class Store(Protocol):

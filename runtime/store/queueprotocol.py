@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autoglm.degrade import Degrade
+from autoglm.wire import QueueDeed
 from runtime.store.overflow import Overflow
 from runtime.store.protocol import Write
 
@@ -18,11 +19,13 @@ class BeginServing(Write, frozen=True):
     """What becomes of tasks that wait too long, where they do not just wait."""
 
 
-class PauseQueue(Write, frozen=True):
-    """Begin nothing more of a queue, or go on with it. Again: nothing changes. Result: None."""
+class SteerQueue(Write, frozen=True):
+    """Begin nothing more of a queue (pause), take nothing new into it and finish what waits
+    (drain), or go on with it (resume). Again: nothing changes. Result: None.
+    """
 
     queue: str
-    paused: bool
+    deed: QueueDeed
     by: str | None = None
 
 

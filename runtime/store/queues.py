@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from runtime.store import same
 from runtime.store.overflow import set_overflow
-from runtime.store.queueprotocol import BeginServing, PauseQueue, SetQueue
+from runtime.store.queueprotocol import BeginServing, SetQueue, SteerQueue
 from runtime.store.standin import KeptQueue, PausedQueue
 from runtime.store.transaction import Transaction
 
@@ -15,6 +15,11 @@ _SET = """
 INSERT INTO queue_setting VALUES (:queue, :degrade, :text, :by, :at) ON CONFLICT DO UPDATE
 SET degrade = :degrade, default_text = coalesce(:text, default_text), by = :by, at = :at
 RETURNING queue, degrade, default_text
+"""
+_HOLD = """
+INSERT INTO queue_paused VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE
+SET by = excluded.by, at = excluded.at, draining = excluded.draining
+WHERE draining != excluded.draining
 """
 
 
@@ -44,20 +49,21 @@ def set_queue(tx: Transaction, write: SetQueue) -> None:
     _keep_what_is_needed(tx, write.cached)
 
 
-def pause_queue(tx: Transaction, write: PauseQueue) -> None:
-    if write.paused:
-        row = (write.queue, write.by, tx.now_ms)
-        changed = tx.cx.execute("INSERT OR IGNORE INTO queue_paused VALUES (?, ?, ?)", row)
+def steer_queue(tx: Transaction, write: SteerQueue) -> None:
+    queue, draining = write.queue, write.deed == "drain"
+    paused: PausedQueue | None = None
+    if write.deed == "resume":
+        changed = tx.cx.execute("DELETE FROM queue_paused WHERE queue = ?", (queue,))
     else:
-        changed = tx.cx.execute("DELETE FROM queue_paused WHERE queue = ?", (write.queue,))
+        changed = tx.cx.execute(_HOLD, (queue, write.by, tx.now_ms, draining))
+        paused = PausedQueue(queue, write.by, draining)
     if changed.rowcount:
-        paused = PausedQueue(write.queue, write.by) if write.paused else None
-        tx.effects.paused[write.queue] = paused
+        tx.effects.paused[queue] = paused
 
 
 def paused_queues(cx: sqlite3.Connection) -> tuple[PausedQueue, ...]:
-    rows = cx.execute("SELECT queue, by FROM queue_paused ORDER BY queue")
-    return tuple(PausedQueue(*row) for row in rows)
+    rows = cx.execute("SELECT queue, by, draining FROM queue_paused ORDER BY queue")
+    return tuple(PausedQueue(queue, by, bool(draining)) for queue, by, draining in rows)
 
 
 def queue_settings(cx: sqlite3.Connection) -> tuple[KeptQueue, ...]:

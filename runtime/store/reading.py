@@ -132,7 +132,9 @@ def fetch_summary(cx: sqlite3.Connection, _query: FetchSummary) -> Summary:
     rows = cx.execute("SELECT state, tasks FROM tally WHERE tasks != 0").fetchall()
     due = cx.execute("SELECT min(wake_at) FROM task WHERE wake_at IS NOT NULL").fetchone()
     counts = {TaskState(state): count for state, count in rows}
-    return Summary(counts, due[0], queue_settings(cx), paused_queues(cx))
+    lanes = cx.execute("SELECT queue, tenant, tasks FROM waiting WHERE tasks != 0 AND tenant != ''")
+    waiting = {(queue, tenant): tasks for queue, tenant, tasks in lanes}
+    return Summary(counts, due[0], queue_settings(cx), paused_queues(cx), waiting)
 
 
 def _open(row: tuple[Any, ...]) -> bool:

@@ -116,7 +116,8 @@ CREATE TABLE job (
     sealed       INTEGER NOT NULL DEFAULT 0, -- when the last line came in; 0: more may come
     lines        INTEGER NOT NULL DEFAULT 0, -- rows of job_line
     ended        INTEGER NOT NULL DEFAULT 0, -- of those, how many have ended
-    current      INTEGER NOT NULL DEFAULT 1  -- 0: another job writes this output now
+    current      INTEGER NOT NULL DEFAULT 1, -- 0: another job writes this output now
+    draining     INTEGER NOT NULL DEFAULT 0  -- no more lines are taken until it is resumed
 ) STRICT;
 CREATE UNIQUE INDEX job_output ON job (tenant, output) WHERE current = 1;
 
@@ -163,16 +164,17 @@ CREATE TABLE queue_setting (                -- what was set while the server ran
     at           INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE queue_paused (                 -- of which nothing is begun
-    queue TEXT    PRIMARY KEY,
-    by    TEXT,                             -- the person who did it
-    at    INTEGER NOT NULL
+CREATE TABLE queue_paused (                 -- of which nothing is begun, or
+    queue    TEXT    PRIMARY KEY,
+    by       TEXT,                          -- the person who did it
+    at       INTEGER NOT NULL,
+    draining INTEGER NOT NULL DEFAULT 0     -- into which nothing new is taken
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE overflow (                     -- queues in which nothing waits longer than so
     queue       TEXT    PRIMARY KEY,
     max_wait_ms INTEGER NOT NULL,
-    rule        TEXT    NOT NULL            -- reject, archive
+    rule        TEXT    NOT NULL            -- reject, archive, refuse_lower
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE engine_since (                 -- results recorded by events above this one are of
@@ -193,9 +195,11 @@ CREATE TABLE same_upto (                    -- there is a row while `same` is ke
 ) STRICT;
 
 CREATE TABLE waiting (                      -- how much waits: neither runs nor has ended
-    tenant TEXT    PRIMARY KEY,             -- '': of all of them
+    tenant TEXT    NOT NULL,                -- '': of all of them
+    queue  TEXT    NOT NULL,                -- '' in that row
     tasks  INTEGER NOT NULL,
-    bytes  INTEGER NOT NULL                 -- of their payloads
+    bytes  INTEGER NOT NULL,                -- of their payloads
+    PRIMARY KEY (tenant, queue)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE tally (                        -- how many tasks are in each state

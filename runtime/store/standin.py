@@ -34,7 +34,8 @@ class KeptQueue(msgspec.Struct, frozen=True):
 
 
 class PausedQueue(msgspec.Struct, frozen=True):
-    """A queue of which nothing is begun."""
+    """A queue of which nothing is begun, or, `draining`, into which nothing new is taken."""
 
     queue: str
     by: str | None
+    draining: bool = False

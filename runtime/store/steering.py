@@ -1,9 +1,10 @@
 """Transaction bodies by which people take pending tasks out of the line and put them back.
 
     pause     pending, retrying ─▶ paused      requeue   archived ─▶ pending
-    resume    paused ─▶ pending
+    resume    paused ─▶ pending                  drain     paused ─▶ pending
 
-What is in another state stays as it is, so a repeat changes nothing.
+What is in another state stays as it is, so a repeat changes nothing. A job that is drained takes no
+more lines until it is resumed; a task takes nothing in anyway, so draining one is to resume it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ SLICE = 500
 _FROM: dict[Deed, tuple[TaskState, ...]] = {
     "pause": (TaskState.PENDING, TaskState.RETRYING),
     "resume": (TaskState.PAUSED,),
+    "drain": (TaskState.PAUSED,),
     "requeue": (TaskState.ARCHIVED,),
 }
 
@@ -49,6 +51,9 @@ def steer_tasks(tx: Transaction, write: SteerTasks) -> Settled:
         )
         if found.fetchone() is None:
             raise NotFound(f"no job {write.job}")
+        if write.deed in ("resume", "drain"):
+            draining = write.deed == "drain"
+            tx.cx.execute("UPDATE job SET draining = ? WHERE id = ?", (draining, write.job))
     tx.by = write.by
     known: list[str] = []
     unknown: list[str] = []

@@ -64,7 +64,7 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     up.RememberBreaker: breakers.remember_breaker,
     qp.BeginServing: queues.begin_serving,
     qp.SetQueue: queues.set_queue,
-    qp.PauseQueue: queues.pause_queue,
+    qp.SteerQueue: queues.steer_queue,
 }
 _WRITES_TOGETHER: dict[type[p.Write], Callable[[Transaction, Any], list[Any]]] = {
     p.InsertTasks: intake.insert_tasks,
@@ -195,6 +195,9 @@ def _merge(into: p.Effects, more: p.Effects) -> None:
     into.chores |= more.chores
     into.queues.update(more.queues)
     into.paused.update(more.paused)
+    for lane, change in more.waiting.items():
+        into.waiting[lane] = into.waiting.get(lane, 0) + change
+    into.overflowed.update(more.overflowed)
     for tenant, count in more.taken_in.items():
         into.taken_in[tenant] = into.taken_in.get(tenant, 0) + count
     for state, change in more.counts.items():

@@ -55,12 +55,12 @@ INSERT INTO event (seq, task, prev, from_state, to_state, attempt, at, cost) {ro
 
 
 _MOVED = """
-SELECT t.tenant, count(*), sum(length(CAST(p.body AS BLOB)))
+SELECT t.tenant, t.queue, count(*), sum(length(CAST(p.body AS BLOB)))
 FROM json_each(?) moved CROSS JOIN task t ON t.seq = moved.value JOIN payload p ON p.task = t.seq
-GROUP BY t.tenant
+GROUP BY t.tenant, t.queue
 """
 _COUNT_WAITING = """
-INSERT INTO waiting VALUES (?, ?, ?)
+INSERT INTO waiting VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks, bytes = bytes + excluded.bytes
 """
 
@@ -215,11 +215,14 @@ class Transaction:
             if not seqs:
                 continue
             changes = [
-                (tenant, sign * tasks, sign * size)
-                for tenant, tasks, size in self.cx.execute(_MOVED, (json_numbers(seqs),))
+                (tenant, queue, sign * tasks, sign * size)
+                for tenant, queue, tasks, size in self.cx.execute(_MOVED, (json_numbers(seqs),))
             ]
-            total = (sum(each[1] for each in changes), sum(each[2] for each in changes))
-            self.cx.executemany(_COUNT_WAITING, [*changes, ("", *total)])
+            total = (sum(each[2] for each in changes), sum(each[3] for each in changes))
+            self.cx.executemany(_COUNT_WAITING, [*changes, ("", "", *total)])
+            waiting = self.effects.waiting
+            for tenant, queue, tasks, _ in changes:
+                waiting[queue, tenant] = waiting.get((queue, tenant), 0) + tasks
             seqs.clear()
 
     def _write_events(self) -> None:

@@ -1,8 +1,8 @@
 """How much waits, by tenant: kept in every transaction, so that a limit is exact after any restart.
 
-`waiting` has a row for each tenant of which something ever waited, and one under no name for all of
-them. A limit is looked at before anything of a request is stored: it is taken whole or not at all.
-What is known already takes no room, so repeating a request is never refused.
+`waiting` has a row for each tenant and queue of which something ever waited, and one under no name
+for all of them. A limit is looked at before anything of a request is stored: it is taken whole or
+not at all. What is known already takes no room, so repeating a request is never refused.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class Room:
         seen = set(self._seen)
         bring: dict[str, _Waiting] = {}
         for spec in self._new(specs, seen):
+            if (closed := self._limits.queues.get(queue_of(spec))) is not None:
+                return ServerBusy(closed.why, retry_after=_bounded(closed.retry_after))
             size = len(body_of(spec).encode()) if self._limits.max_pending_bytes is not None else 0
             for name in (spec.tenant, ALL):
                 before = bring.get(name, _Waiting(0, 0))
@@ -75,7 +77,7 @@ class Room:
         taken = names_taken(self._tx, specs)
         for spec in specs:
             standin = self._standins.get(queue_of(spec))
-            if standin is not None and standin.mode != "cached":
+            if standin is not None and standin.mode != "cached" and not spec.after:
                 continue  # it is refused or answered at once
             pair = (spec.tenant, spec.key)
             if spec.id in taken or spec.id in seen:
@@ -89,8 +91,9 @@ class Room:
 
     def _refusal_of(self, name: str, more: _Waiting) -> ServerBusy | None:
         row = self._tx.cx.execute(
-            "SELECT tasks, bytes FROM waiting WHERE tenant = ?", (name,)
-        ).fetchone() or (0, 0)
+            "SELECT coalesce(sum(tasks), 0), coalesce(sum(bytes), 0) FROM waiting WHERE tenant = ?",
+            (name,),
+        ).fetchone()
         added = self._added.get(name, _Waiting(0, 0))
         waiting = _Waiting(row[0] + added.tasks, row[1] + added.bytes)
         limits = self._limits

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from actors.tree import Tree
 from autoglm.types import TaskState
+from autoglm.wire import Accepted
 from runtime.breaker import BreakerState
 from runtime.store import protocol as p
 from tests.simulation.disk import SimulatedStore
@@ -23,6 +24,7 @@ class WatchedStore:
         self.tree: Tree | None = None
         self.answered = 0
         self._paused = self._paused_now()
+        """Of which nothing is begun (False), or into which nothing is taken (True)."""
 
     async def open(self) -> None:
         await self._store.open()
@@ -52,18 +54,26 @@ class WatchedStore:
         return committed
 
     def _look_at_claims(self, committed: p.Committed) -> None:
-        """Nothing of a queue is begun from the commit that pauses it to the one that resumes it."""
-        for name in committed.effects.paused:
-            self._paused.discard(name)
+        """Nothing of a queue is begun from the commit that pauses it to the one that resumes it,
+        and nothing that would wait is taken into one that is drained.
+        """
+        changed = committed.effects.paused
+        for name in changed:
+            self._paused.pop(name, None)
         for result in committed.results:
-            claimed = cast("tuple[object, ...]", result) if isinstance(result, tuple) else ()
-            for task in claimed:
-                if isinstance(task, p.ClaimedTask) and task.lane[0] in self._paused:
-                    self._found.append(f"{task.id} was begun, and queue {task.lane[0]} is paused")
-        self._paused |= {name for name, by in committed.effects.paused.items() if by is not None}
+            several = cast("tuple[object, ...]", result) if isinstance(result, tuple) else ()
+            for each in several:
+                if isinstance(each, p.ClaimedTask) and self._paused.get(each.lane[0]) is False:
+                    self._found.append(f"{each.id} was begun, and queue {each.lane[0]} is paused")
+                if isinstance(each, Accepted) and each.task is not None and not each.duplicate:
+                    task = each.task
+                    if self._paused.get(task.queue) is True and not task.state.ended:
+                        self._found.append(f"{task.id} was taken, and {task.queue} is drained")
+        self._paused |= {name: now.draining for name, now in changed.items() if now is not None}
 
-    def _paused_now(self) -> set[str]:
-        return {name for (name,) in self._store.cx.execute("SELECT queue FROM queue_paused")}
+    def _paused_now(self) -> dict[str, bool]:
+        rows = self._store.cx.execute("SELECT queue, draining FROM queue_paused")
+        return {name: bool(draining) for name, draining in rows}
 
     async def impair(self, fault: p.Fault | None) -> None:
         await self._store.impair(fault)

@@ -19,17 +19,18 @@ def wrong_with_limits(cx: sqlite3.Connection, plan: Plan) -> Iterator[str]:
 
 def _wrong_with_the_count(cx: sqlite3.Connection) -> Iterator[str]:
     """What is kept of what waits is what a look at every row finds."""
-    counted: Counter[tuple[str, str]] = Counter()
-    for state, tenant, size in cx.execute(
-        "SELECT state, tenant, length(CAST(body AS BLOB)) FROM task JOIN payload ON task = seq"
+    counted: Counter[tuple[str, str, str]] = Counter()
+    for state, tenant, queue, size in cx.execute(
+        "SELECT state, tenant, queue, length(CAST(body AS BLOB))"
+        " FROM task JOIN payload ON task = seq"
     ):
         if state not in NOT_WAITING:
-            for name in (tenant, ""):
-                counted[name, "tasks"] += 1
-                counted[name, "bytes"] += size
-    kept: Counter[tuple[str, str]] = Counter()
-    for name, tasks, size in cx.execute("SELECT * FROM waiting"):
-        kept[name, "tasks"], kept[name, "bytes"] = tasks, size
+            for name in ((tenant, queue), ("", "")):
+                counted[*name, "tasks"] += 1
+                counted[*name, "bytes"] += size
+    kept: Counter[tuple[str, str, str]] = Counter()
+    for tenant, queue, tasks, size in cx.execute("SELECT * FROM waiting"):
+        kept[tenant, queue, "tasks"], kept[tenant, queue, "bytes"] = tasks, size
     if kept != counted:
         yield f"waiting: kept {dict(+kept)}, a count says {dict(counted)}"
 

@@ -425,7 +425,11 @@ class Operator:
             said = await self._insist(lambda c: c.set_queue(name, degrade, reset=reset))  # noqa: B023
             self._history.queues[name] = degrade
             listed = {each.name: each for each in await self._insist(Client.queues)}
-            if listed[name] != said or (degrade and said.degrade != degrade):
+            now = listed[name]
+            kept = (now.degrade, now.source, now.default_text)  # others pause it meanwhile
+            if kept != (said.degrade, said.source, said.default_text) or (
+                degrade and said.degrade != degrade
+            ):
                 self._history.complain(f"queue {name} was set to {degrade}: {said}, {listed[name]}")
 
     async def _insist(self, call: Callable[[Client], Awaitable[T]]) -> T:

@@ -27,7 +27,9 @@ from tests.simulation.world import Universe
 Policy = Literal["mlfq", "round_robin", "priority", "fifo"]
 POLICIES: tuple[Policy, ...] = ("mlfq", "mlfq", "round_robin", "priority", "fifo")
 OUTPUT_TOKENS = (1, 3, 6)
-OVERFLOWS: tuple[Literal["wait", "reject", "archive"], ...] = ("wait", "reject", "archive")
+OVERFLOWS: tuple[Literal["wait", "reject", "archive", "refuse_lower"], ...] = (
+    *("wait", "reject", "archive", "refuse_lower"),
+)
 REQUEST_MAX = 6
 """Tasks that somebody hands in at once: a lower limit would keep them out for ever."""
 CRASH, HANG = "[[crash]]", "[[hang]]"

@@ -28,7 +28,7 @@ class Steward:
         rng = self._rng
         for _ in range(rng.randint(1, 6)):
             await anyio.sleep(rng.uniform(0, 1))
-            deed = rng.choice([self._pause_tasks, self._pause_queue, self._pause_job])
+            deed = rng.choice([self._pause_tasks, self._pause_queue, self._pause_job, self._drain])
             await deed()
         while not all(person.done for person in self._people):
             await self._let_go()
@@ -53,6 +53,17 @@ class Steward:
             await anyio.sleep(self._rng.uniform(0, 2))
             if self._rng.random() < 0.5:
                 await self._insist(lambda client, job=job: client.resume_job(job))
+
+    async def _drain(self) -> None:
+        name = self._rng.choice(list(QUEUES))
+        said = await self._insist(lambda client: client.drain_queue(name))
+        if not said.draining or said.paused:
+            self._history.complain(f"queue {name} was to be drained, told {said}")
+        for job in list(self._history.lines):
+            await self._insist(lambda client, job=job: client.drain_job(job))
+        await anyio.sleep(self._rng.uniform(0, 2))
+        for job in list(self._history.lines):
+            await self._insist(lambda client, job=job: client.resume_job(job))
 
     async def _let_go(self) -> None:
         for name in QUEUES:

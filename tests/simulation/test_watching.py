@@ -8,7 +8,7 @@ import pytest
 
 from autoglm.types import TaskSpec
 from runtime.store import protocol as p
-from runtime.store.queueprotocol import PauseQueue
+from runtime.store.queueprotocol import SteerQueue
 from tests.simulation.degraded import WatchedStore
 from tests.simulation.disk import InjectedFault, Mishaps, SimulatedStore
 from tests.simulation.loop import run_virtually
@@ -44,10 +44,10 @@ def test_a_queue_that_was_resumed_by_a_commit_nobody_heard_of_may_begin(tmp_path
         store.open_now()
         watched = Watched(store, found)
         task = TaskSpec("a", prompt="a", queue="normal")
-        await watched.commit([p.InsertTasks((task,)), PauseQueue("normal", paused=True)], 0)
+        await watched.commit([p.InsertTasks((task,)), SteerQueue("normal", "pause")], 0)
         mishaps.armed = True
         with pytest.raises(InjectedFault):
-            await watched.commit([PauseQueue("normal", paused=False)], 1)
+            await watched.commit([SteerQueue("normal", "resume")], 1)
         mishaps.armed = False
         claimed = await watched.commit([p.ClaimTasks("batcher", (1,))], 2)
         assert len(claimed.results[0]) == 1

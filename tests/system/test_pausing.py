@@ -16,6 +16,8 @@ from tests.system.real import INSTANT, Server
 
 pytestmark = pytest.mark.system
 
+ID = Ids().mint()
+"""Of nothing."""
 NOT_YET = ("--engine", "simulated", "--set", "engine.simulated.load_s=600")
 
 
@@ -70,10 +72,11 @@ async def test_a_paused_task_outlives_the_server_and_runs_once_resumed(tmp_path:
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
     with Server(tmp_path, *INSTANT) as server:
         for arguments, code, said in (
-            (("pause",), 2, "pause: give either ids or --job or --queue"),
+            (("pause",), 2, "pause: give either ids or --job or a queue"),
             (("resume", "x", "--queue", "core"), 2, "resume: give either"),
             (("pause", "--queue", "cor"), 2, "did you mean core?"),
-            (("pause", "nothing"), 3, "no task nothing"),
+            (("pause", "nothing"), 2, "no queue 'nothing'"),
+            (("pause", ID), 3, f"no task {ID}"),
             (("resume", "--job", "nothing"), 3, "no job nothing"),
             (("archive", "requeue"), 2, "archive requeue: give either ids or --all"),
         ):
