@@ -53,7 +53,7 @@ class TasksMoved(msgspec.Struct, frozen=True):
     gone: Mapping[Lane, Sequence[Key]] = {}
     """Keys that are void, as of before `ready`."""
     urgent: Sequence[int] = ()
-    """Of what became pending, what is new and urgent."""
+    """Of what became pending, what is urgent and was not waiting before, or not as urgent."""
 
 
 class DemandWithdrawn(msgspec.Struct, frozen=True):

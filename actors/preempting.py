@@ -65,20 +65,17 @@ class Preemption:
         if not waiting or any(flight.trial for flight in flying):
             return []
         speed = tokens_per_s / len(flying)
-        rows = {flight.task.seq: self._row(flight, now, speed) for flight in flying}
-        chosen: list[Flight[ClaimedTask]] = []
+        rows = [self._row(flight, now, speed) for flight in flying]
+        slots = _Slots(flying, waiting, rules)
+        chosen: set[int] = set()
         for tenant in dict.fromkeys(task.lane[1] for task in waiting):
-            left = [flight for flight in flying if flight not in chosen]
-            may = _may_be_stopped(left, tenant, [task.lane[1] for task in waiting], rules, rows)
-            running = [rows[flight.task.seq] for flight in may] + [
-                _spared(rows[flight.task.seq]) for flight in flying if flight not in may
-            ]
+            may = slots.may_be_stopped(rows, tenant, chosen)
+            running = [row if row.seq in may else row.but_spared() for row in rows]
             enter = [self._waiting(task) for task in waiting if task.lane[1] == tenant]
-            seqs = for_urgent(running, enter, PREFILL_STEPS)
-            chosen += [flight for flight in may if flight.task.seq in seqs]
-        for flight in chosen:
-            self._count(flight.task.seq)
-        return chosen
+            chosen.update(for_urgent(running, enter, PREFILL_STEPS))
+        for seq in chosen:
+            self._count(seq)
+        return [flight for flight in flying if flight.task.seq in chosen]
 
     def _row(self, flight: Flight[ClaimedTask], now: float, speed: float) -> Running:
         task, partial = flight.task, flight.partial or flight.task.continued
@@ -108,33 +105,39 @@ class Preemption:
             del self._stops[next(iter(self._stops))]
 
 
-def _may_be_stopped(
-    flying: Sequence[Flight[ClaimedTask]],
-    tenant: str,
-    wanting: Sequence[str],
-    rules: Rules,
-    rows: dict[int, Running],
-) -> list[Flight[ClaimedTask]]:
-    """For a task of `tenant`; `wanting` are the tenants of all that wait."""
-    held = Counter(flight.task.lane[1] for flight in flying if not flight.stopping)
-    weights = {name: rules.tenant_weight(name) for name in {*held, *wanting}}
-    slots, total = len(flying), sum(weights.values())
-    surplus = {name: int(count - slots * weights[name] / total) for name, count in held.items()}
-    may: list[Flight[ClaimedTask]] = []
-    for flight in sorted(flying, key=lambda flight: rows[flight.task.seq].again):
-        owner = flight.task.lane[1]
-        if rows[flight.task.seq].spared:
-            continue
-        if owner == tenant:
-            may.append(flight)
-        elif surplus[owner] > 0:
-            surplus[owner] -= 1
-            may.append(flight)
-    return may
+class _Slots:
+    """Whose the slots are, and how many a tenant has beyond its part of them."""
 
+    def __init__(
+        self,
+        flying: Sequence[Flight[ClaimedTask]],
+        waiting: Sequence[ClaimedTask],
+        rules: Rules,
+    ) -> None:
+        self._owner = {flight.task.seq: flight.task.lane[1] for flight in flying}
+        self._held = Counter(flight.task.lane[1] for flight in flying if not flight.stopping)
+        names = {*self._held, *(task.lane[1] for task in waiting)}
+        weights = {name: rules.tenant_weight(name) for name in names}
+        total = sum(weights.values())
+        self._part = {name: len(flying) * weight / total for name, weight in weights.items()}
 
-def _spared(row: Running) -> Running:
-    return row if row.spared else row.but_spared()
+    def may_be_stopped(self, rows: Sequence[Running], tenant: str, chosen: set[int]) -> set[int]:
+        """Of `rows`, by number, those that may be stopped for a task of `tenant`, less those that
+        are `chosen` already.
+        """
+        held = self._held - Counter(self._owner[seq] for seq in chosen)
+        surplus = {name: int(count - self._part[name]) for name, count in held.items()}
+        may: set[int] = set()
+        for row in sorted(rows, key=lambda row: row.order):
+            owner = self._owner[row.seq]
+            if row.seq in chosen or not row.yields:
+                continue
+            if owner != tenant:
+                if surplus[owner] <= 0:
+                    continue
+                surplus[owner] -= 1
+            may.add(row.seq)
+        return may
 
 
 def _chars(task: ClaimedTask) -> int:

@@ -37,16 +37,7 @@ TOKENS: Final = 512
 GREEDY: Final = Sampling(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
 EVERY: Final = (None, 256, 64, 16)
 SIMULATED: Final = ("load_s=0.2", "step_ms=5", "prefill_tok_s=10000")
-TINY: Final = (
-    "--engine",
-    "vllm",
-    "--model",
-    "tiny",
-    "--set",
-    "engine.dtype=float32",
-    "--set",
-    "engine.kv_cache_gib=0.2",
-)
+REAL: Final = ("--engine", "vllm", "--set", "engine.kv_cache_gib=0.5")
 BACK_S: Final = 180
 TRIES: Final = 3
 """How many kills may come too late for each that does not."""
@@ -68,7 +59,7 @@ def options(arguments: Any, every: int | None, *more: str) -> tuple[str, ...]:
     if not arguments.vllm:
         return simulated(SIMULATED, *sets)
     words = tuple(word for each in sets for word in ("--set", each))
-    return (*TINY, *words, "--parent", str(os.getpid()))
+    return (*REAL, "--model", arguments.model, *words, "--parent", str(os.getpid()))
 
 
 async def engine_of(client: Client) -> EngineStatus:
@@ -167,7 +158,8 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--answers", type=int, default=64, help="in each round")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--vllm", action="store_true", help="the real engine, with the tiny model")
+    parser.add_argument("--vllm", action="store_true", help="the real engine")
+    parser.add_argument("--model", default="smollm2", help="of the real engine")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.kills, arguments.rounds = 3, 1

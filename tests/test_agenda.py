@@ -38,11 +38,11 @@ class Stage:
         self._next = 0
         self.ask()
 
-    def arrive(self, lane: Lane, rank: int) -> int:
+    def arrive(self, lane: Lane, rank: int, *, urgent: bool = False) -> int:
         self._next += 1
         seq = self._next
         self.pending[seq] = (lane, (rank, seq))
-        self.agenda.moved({lane: [(rank, seq)]}, [])
+        self.agenda.moved({lane: [(rank, seq)]}, [], urgent=[seq] if urgent else [])
         return seq
 
     def hurry(self, seq: int, by: int) -> None:
@@ -83,13 +83,14 @@ class Stage:
         keys = sorted(key for lane, key in self.pending.values() if lane == wanted)
         return tuple(key for key in keys if after is None or key > after)[: reading.limit]
 
-    def take(self, count: int) -> list[int]:
-        """Claimed, as the store has it: only what is pending."""
-        taken = self.agenda.take(count)
-        assert len(set(taken)) == len(taken), "claimed twice at once"
-        assert not self.running.keys() & set(taken), "it runs already"
-        claimed = [seq for seq in taken if seq in self.pending]
-        self.agenda.not_claimed(set(taken) - set(claimed))
+    def take(self, count: int, *, urgent: bool = False) -> list[int]:
+        """Claimed, as the store has it: only what is pending; of nothing it is tried again."""
+        claimed: list[int] = []
+        while not claimed and (taken := self.agenda.take(count, urgent=urgent)):
+            assert len(set(taken)) == len(taken), "claimed twice at once"
+            assert not self.running.keys() & set(taken), "it runs already"
+            claimed = [seq for seq in taken if seq in self.pending]
+            self.agenda.not_claimed(set(taken) - set(claimed))
         for seq in claimed:
             lane, _ = self.pending.pop(seq)
             self.running[seq] = lane
@@ -111,8 +112,10 @@ STEPS = st.lists(
         st.tuples(st.just("arrive"), LANES, st.integers(0, 20)),
         st.tuples(st.just("arrive"), LANES, st.integers(0, 20)),
         st.tuples(
-            st.sampled_from(["take", "end", "back", "hurry", "read", "ask"]), st.integers(0, 9)
+            st.sampled_from(["take", "take urgent", "end", "back", "hurry", "read", "ask"]),
+            st.integers(0, 9),
         ),
+        st.tuples(st.just("arrive urgent"), LANES, st.integers(0, 5)),
         st.tuples(st.just("edit"), st.integers(0, 20), st.integers(0, 20)),
     ),
     max_size=120,
@@ -126,17 +129,24 @@ def test_whatever_happens_caps_hold_nothing_is_forgotten_and_no_slot_stays_idle(
     policy: str, steps: list[tuple[Any, ...]], keys_max: int
 ) -> None:
     stage = Stage(policy, CAPPED, keys_max)
+    urgent: set[int] = set()
     for name, *what in steps:
         match name:
             case "arrive":
                 stage.arrive(*what)
-            case "take":
-                for seq in stage.take(what[0]):
+            case "arrive urgent":
+                urgent.add(stage.arrive(*what, urgent=True))
+            case "take" | "take urgent":
+                taken = stage.take(what[0], urgent=name == "take urgent")
+                assert name == "take" or urgent.issuperset(taken), "taken as urgent, and is not"
+                for seq in taken:
                     lane = stage.running.pop(seq)
                     assert stage.may_run(lane), "over its cap"
                     stage.running[seq] = lane
             case "edit" if stage.pending:
-                stage.edit(sorted(stage.pending)[int(what[0]) % len(stage.pending)], what[1])
+                seq = sorted(stage.pending)[int(what[0]) % len(stage.pending)]
+                stage.edit(seq, what[1])
+                urgent.discard(seq)
             case "end" if stage.running:
                 stage.end(list(stage.running)[int(what[0]) % len(stage.running)], Usage(3, 4))
             case "back" if stage.running:
@@ -188,10 +198,11 @@ def _run_out(stage: Stage) -> None:
 def test_a_lane_runs_in_the_order_of_its_ranks(policy: str, ranks: list[int]) -> None:
     stage = Stage(policy)
     for rank in ranks:
-        stage.arrive(("normal", "a"), rank)
+        stage.arrive(("normal", "a"), rank, urgent=rank < 10)
     order: list[int] = []
     while len(order) < len(ranks):
         stage.read()
+        order += stage.take(1, urgent=True)
         order += stage.take(3)
     keys = [(ranks[seq - 1], seq) for seq in order]
     assert keys == sorted(keys)
@@ -217,6 +228,14 @@ def test_a_lane_runs_in_the_order_of_its_ranks_as_edited(
         stage.read()
         order += stage.take(3)
     assert order == [seq for _, seq in wanted]
+
+
+def test_what_was_urgent_and_was_edited_is_not_taken_as_urgent() -> None:
+    stage = Stage("mlfq")
+    seq = stage.arrive(("normal", "a"), 5, urgent=True)
+    stage.edit(seq, 9)
+    assert stage.take(1, urgent=True) == []
+    assert stage.take(1) == [seq]
 
 
 def test_a_task_edited_while_it_is_being_claimed_is_not_taken_twice() -> None:

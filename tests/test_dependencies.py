@@ -324,6 +324,7 @@ async def test_what_an_urgent_task_waits_for_becomes_urgent_however_far_away(
     assert (await task(ranked, "a")).inherited_priority == 5
     await ranked.insert(spec("c", priority=1, after=("b",)))
     assert ranked.effects.ready == {("normal", "default"): [(NOW + HOUR_MS, 1)]}
+    assert ranked.effects.urgent == [1]
     assert [(each.priority, each.inherited_priority) for each in [await task(ranked, "a")]] == [
         (9, 1)
     ]
@@ -336,6 +337,7 @@ async def test_what_an_urgent_task_waits_for_becomes_urgent_however_far_away(
     assert ending.answer is not None
     assert ending.answer.task == await task(ranked, "a")
     assert ranked.effects.ready == {("normal", "default"): [(NOW + HOUR_MS, 2)]}
+    assert ranked.effects.urgent == [2]
 
 
 async def test_who_is_ahead_already_keeps_his_rank_and_the_less_urgent_change_nothing(

@@ -83,6 +83,16 @@ async def test_edits_in_one_commit_leave_one_place(bench: Bench) -> None:
     effects = (await bench.store.commit(writes, NOW)).effects
     assert effects.ready == {LANE: [(NOW + 9 * HOUR_MS, 1)]}
     assert (NOW + 1 * HOUR_MS, 1) in effects.gone[LANE]
+    assert effects.urgent == []
+
+
+async def test_what_is_edited_to_be_urgent_is_told_to_be(bench: Bench) -> None:
+    await bench.insert(spec("a"), spec("b", priority=1))
+    assert bench.effects.urgent == [2]
+    await edit(bench, "a", priority=1)
+    assert bench.effects.urgent == [1]
+    await edit(bench, "a", priority=2)
+    assert bench.effects.urgent == []
 
 
 @pytest.mark.parametrize("state", [TaskState.BLOCKED, TaskState.RETRYING])

@@ -28,7 +28,7 @@ class Agenda:
         self._shares = POLICIES[policy](rules, self._running, self._rates)
         self._backlog = Backlog(self._shares, keys_max)
         self._urgent: dict[int, None] = {}
-        """What was new and urgent when it was heard of last, oldest first."""
+        """What waits and is urgent, as far as that was heard; oldest first."""
 
     def tick(self, now: float) -> None:
         """It is `now`, in monotonic seconds: holds may be over."""
@@ -48,9 +48,12 @@ class Agenda:
         gone: Mapping[Lane, Iterable[Key]] = _NONE,
         urgent: Iterable[int] = (),
     ) -> None:
-        """These became pending, those no longer run; before, `gone` became void. `urgent`: new, and
-        in a hurry.
+        """These became pending, those no longer run; before, `gone` became void. `urgent`: those in
+        a hurry that were not waiting before, or not in a hurry.
         """
+        for keys in gone.values():
+            for _, seq in keys:
+                self._urgent.pop(seq, None)
         self._urgent.update(dict.fromkeys(urgent))
         while len(self._urgent) > URGENT_MAX:
             del self._urgent[next(iter(self._urgent))]

@@ -48,8 +48,18 @@ class Running(msgspec.Struct, frozen=True):
         """What would be prefilled again."""
         return self.prompt + self.made * self.continuable
 
+    @property
+    def yields(self) -> bool:
+        """Whether it may be stopped for what is urgent."""
+        return self.priority > URGENT_PRIORITY and self.stops < STOPS_MAX and not self.spared
+
+    @property
+    def order(self) -> tuple[bool, int, int]:
+        """Who is stopped first: who would go on before who would begin anew, the cheapest first."""
+        return not self.continuable, self.again, self.seq
+
     def but_spared(self) -> Running:
-        return msgspec.structs.replace(self, spared=True)
+        return self if self.spared else msgspec.structs.replace(self, spared=True)
 
     def price(self, prefill_steps: float) -> float:
         """Steps that stopping it takes."""
@@ -87,12 +97,7 @@ def for_urgent(
     urgent = [each for each in waiting if each.priority <= URGENT_PRIORITY]
     if not urgent:
         return ()
-    victims = [
-        each
-        for each in running
-        if each.priority > URGENT_PRIORITY and each.stops < STOPS_MAX and not each.spared
-    ]
-    victims.sort(key=lambda each: (not each.continuable, each.again, each.seq))
+    victims = sorted((each for each in running if each.yields), key=lambda each: each.order)
     others = sum(1 / each.length for each in running if each.priority <= URGENT_PRIORITY)
     pause = slot_frees_in(running)
     stopped: list[int] = []

@@ -23,6 +23,7 @@ TELL_SLICE = 250
 
 _WAITING = """
 SELECT b.task, t.state, t.after_failure, t.queue, t.tenant, t.rank, t.attempt, t.last_event,
+       coalesce(t.inherited, t.priority),
        EXISTS (SELECT 1 FROM blocker o WHERE o.task = b.task AND o.upstream != b.upstream)
 FROM blocker b CROSS JOIN task t ON t.seq = b.task
 WHERE b.upstream = ? AND b.task <= ? ORDER BY b.task LIMIT ?
@@ -134,7 +135,9 @@ def _free(
     rank: int,
     attempt: int,
     last_event: int,
+    priority: int,
 ) -> None:
     event = tx.move(task, TaskState.BLOCKED, TaskState.PENDING, attempt, last_event)
     tx.cx.execute("UPDATE task SET state = 'pending', last_event = ? WHERE seq = ?", (event, task))
     tx.ready(queue, tenant, rank, task)
+    tx.urgent(task, priority)

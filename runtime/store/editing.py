@@ -108,6 +108,7 @@ def _change(tx: Transaction, row: _Row, wanted: _Row) -> None:
     if row.state is TaskState.PENDING and rank != row.rank:
         tx.gone(row.queue, row.tenant, row.rank, row.seq)
         tx.ready(row.queue, row.tenant, rank, row.seq)
+        tx.urgent(row.seq, wanted.priority)
 
 
 def _spec(row: _Row) -> TaskSpec:

@@ -22,7 +22,7 @@ from runtime.store.endings import end_lines
 from runtime.store.graphprotocol import InsertGraph, none_of
 from runtime.store.jobprotocol import InsertLines, JobOpening, OpenJob
 from runtime.store.known import Twins, known_as, names_taken, twins_of, upstream_of
-from runtime.store.protocol import URGENT_PRIORITY, InsertTasks
+from runtime.store.protocol import InsertTasks
 from runtime.store.rows import WAITS_FOR_SHOWN, error_text, execute_rows
 from runtime.store.standin import StandIns
 from runtime.store.transaction import Transaction
@@ -255,8 +255,7 @@ def _insert_new(
             tx.due(expires_at)
         if state is TaskState.PENDING:
             tx.ready(queue, spec.tenant, rank, seq)
-            if priority_of(spec) <= URGENT_PRIORITY:
-                tx.urgent(seq)
+            tx.urgent(seq, priority)
         task = Task(
             *(spec.id, state, spec.tenant, queue, priority, spec.kind, spec.key, job),
             created_at=at,

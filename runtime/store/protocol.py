@@ -188,7 +188,7 @@ class Effects(msgspec.Struct):
     gone: dict[Lane, list[Key]] = {}
     """Keys under which a pending task was and is no longer; it may be under another of `ready`."""
     urgent: list[int] = []
-    """Of that, what has just been handed in and is urgent; task numbers."""
+    """Of that, what is urgent and was not waiting before, or not as urgent; task numbers."""
     left: list[Left] = []
     endings: list[Ending] = []
     stopped: list[StoppedTask] = []

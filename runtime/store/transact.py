@@ -185,6 +185,8 @@ def _merge(into: p.Effects, more: p.Effects) -> None:
         into.gone.setdefault(lane, []).extend(keys)
         if lane in into.ready:
             into.ready[lane] = [key for key in into.ready[lane] if key not in keys]
+        moved = {seq for _, seq in keys}
+        into.urgent = [seq for seq in into.urgent if seq not in moved]
     for lane, keys in more.ready.items():
         into.ready.setdefault(lane, []).extend(keys)
     into.urgent += more.urgent

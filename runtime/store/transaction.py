@@ -15,7 +15,7 @@ import msgspec
 
 from autoglm.types import Message, Sampling, TaskSpec, TaskState, Usage
 from runtime.store.limits import WAITING
-from runtime.store.protocol import Answered, Effects, Left
+from runtime.store.protocol import URGENT_PRIORITY, Answered, Effects, Left
 from runtime.store.rows import execute_rows, json_numbers
 from runtime.store.transitions import legal
 
@@ -162,9 +162,10 @@ class Transaction:
         """Note that a pending task is no longer at this rank."""
         self.effects.gone.setdefault((queue, tenant), []).append((rank, seq))
 
-    def urgent(self, seq: int) -> None:
-        """Note that what has become pending is urgent, and new."""
-        self.effects.urgent.append(seq)
+    def urgent(self, seq: int, priority: int) -> None:
+        """Note that what has become pending just now, or more urgent, is urgent if it is."""
+        if priority <= URGENT_PRIORITY:
+            self.effects.urgent.append(seq)
 
     def not_ready(self, seqs: Collection[int]) -> None:
         """Note that these ended before anybody heard that they were pending."""

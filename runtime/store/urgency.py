@@ -26,7 +26,8 @@ UPDATE task SET rank = min(rank, :rank), inherited =
 FROM blocker b
 WHERE b.task = :task AND task.seq = b.upstream AND task.finished_at IS NULL
   AND (task.rank > :rank OR coalesce(task.inherited, task.priority) > :priority)
-RETURNING task.seq, task.state, task.queue, task.tenant, task.rank
+RETURNING task.seq, task.state, task.queue, task.tenant, task.rank,
+    coalesce(task.inherited, task.priority)
 """
 _MORE_URGENT = """
 SELECT DISTINCT t.seq FROM json_each(?) given CROSS JOIN task t ON t.seq = given.value
@@ -72,12 +73,13 @@ def hand_on(tx: Transaction, tasks: Iterable[int]) -> None:
         given = {"task": task, "rank": has[0], "priority": has[1]}
         rows = tx.cx.execute(_GIVE, given).fetchall()
         tx.hurried += len(rows)
-        for seq, state, queue, tenant, rank in rows:
+        for seq, state, queue, tenant, rank, priority in rows:
             if -seq not in entered:
                 entered.add(-seq)
                 heapq.heappush(waiting, -seq)
             if state == TaskState.PENDING:
                 tx.ready(queue, tenant, rank, seq)
+                tx.urgent(seq, priority)
     if waiting:
         rows = [(-task,) for task in waiting]
         execute_rows(tx.cx, "INSERT OR IGNORE INTO hurrying {rows}", rows)

@@ -31,6 +31,7 @@ from autoglm.wire import Accepted
 from model.engine import Completion
 from model.host import EngineHost
 from model.hosted import HostedEngine
+from model.simulated import SimulatedEngine
 from model.vitals import Vitals
 from runtime.breaker import Breaker
 from runtime.clock import SteadyWall
@@ -321,6 +322,24 @@ MUTANTS = {
     ),
     "nobody wakes for the end of a hold": Mutant(
         Scheduler, "settle", "self._alarm.no_later_than(at)", "pass"
+    ),
+    "what is stopped for others is charged": Mutant(
+        retry,
+        "outcome",
+        "return _put_back(task, ended.partial or flight.partial)",
+        "return Outcome(task.seq, task.attempt, TaskState.RETRYING, charged=True)",
+    ),
+    "what was made before is counted once more": Mutant(
+        retry, "outcome", "usage.completion_tokens - ended.before", "usage.completion_tokens"
+    ),
+    "a checkpoint outlives its task": Mutant(
+        execution, "record_outcomes", "checkpoints.forget(tx, over)", "pass"
+    ),
+    "an answer that goes on loses its beginning": Mutant(
+        SimulatedEngine, "partial", "generation.text", "generation.digest"
+    ),
+    "what comes for an urgent task is lost": Mutant(
+        Batcher, "_on_assigned", "self._staging.add(", "urgent or self._staging.add("
     ),
     "a trial is never made smaller": Mutant(
         poison, "trial_max", "max(1, slots >> (deaths - 1))", "slots"

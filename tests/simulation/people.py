@@ -385,7 +385,7 @@ class Person:
             sampling=Sampling(),
             tenant=client.session.tenant or "default",
             queue=self._queues.choice(list(QUEUES)),
-            priority=self._rng.randrange(10),
+            priority=self._plan.priority(self._rng.randrange(10)),
             key=id if self._rng.random() < 0.1 else None,
             after=after,
             expires_at=expires_at,

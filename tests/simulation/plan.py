@@ -95,6 +95,9 @@ class Plan:
         self.tokens = rng.choice(OUTPUT_TOKENS)
         partials = universe.rng("partials")
         every, self.tokens = partials.choice([*2 * [(None, self.tokens)], (1, 6), (4, 20), (1, 20)])
+        self.hurried = universe.rng("hurry").random() < 0.25
+        """Few slots, long answers, and what comes is urgent or not urgent at all."""
+        self.tokens = 20 if self.hurried else self.tokens
         self.small_slices = universe.rng("slices").random() < 0.3  # of what waits for others
         shares, limits = universe.rng("shares"), universe.rng("limits")
         self.config = Config(
@@ -120,9 +123,10 @@ class Plan:
             self._degrade(universe.rng("degraded"))
 
     def _engine(self, rng: Random, checkpoint_tokens: int | None) -> EngineConfig:
+        drawn = rng.choice([1, 2, 4, 8])
         return EngineConfig(
             kind="simulated",
-            max_num_seqs=rng.choice([1, 2, 4, 8]),
+            max_num_seqs=max(2, drawn // 2) if self.hurried else drawn,
             replicas=rng.choice([1, 1, 2]),
             faults=True,
             watchdog_s=60 if self.slow else 3,
@@ -157,6 +161,10 @@ class Plan:
     def replicas_max(self) -> int:
         return 2 if self.replicas_change else self.config.engine.replicas
 
+    def priority(self, drawn: int) -> int:
+        """Of a task for which 0 to 9 was drawn."""
+        return (0 if drawn < 3 else 9) if self.hurried else drawn
+
     def errands(self, who: str) -> list[Errand]:
         return self._errands[who]
 
@@ -171,7 +179,7 @@ class Plan:
     def _simulated(self, rng: Random) -> SimulatedConfig:
         return SimulatedConfig(
             load_s=rng.choice([0, 0.3]),
-            step_ms=rng.choice([0, 10, 10, 40]),
+            step_ms=max(rng.choice([0, 10, 10, 40]), 30 * self.hurried),
             prefill_tok_s=rng.choice([0, 1000]),
             output_tokens=self.tokens,
         )
