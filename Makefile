@@ -59,8 +59,8 @@ test-fast: setup ## The tests that need neither vLLM nor the real command (under
 	@$(BIN)/python -P -m pytest -m "not vllm and not system"
 
 # Half a minute for `scheduling` on its samples, about a minute each for `mailbox`, `durable_queue`
-# and `kill`, two for `simulation`, five each for `engine_deaths`, `supervision`, `backlog` and
-# `dispatch`, half an hour for `engine_overhead`.
+# and `kill`, two for `simulation`, five each for `engine_deaths`, `checkpoint`, `supervision`,
+# `backlog` and `dispatch`, half an hour for `engine_overhead`.
 BENCHES := mailbox scheduling simulation durable_queue kill engine_deaths checkpoint supervision \
 	backlog dispatch engine_overhead
 

@@ -153,11 +153,11 @@ def saved(found: Sequence[Killed], *, strict: bool) -> list[Figure]:
 
 def main() -> int:
     parser = report.options("checkpoint", __doc__, disk=True)
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--every", type=int, default=16, help="tokens, where engines are killed")
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--answers", type=int, default=64, help="in each round")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--vllm", action="store_true", help="the real engine")
     parser.add_argument("--model", default="smollm2", help="of the real engine")
     arguments = parser.parse_args()

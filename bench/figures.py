@@ -16,6 +16,15 @@ README: Final = HERE.parent / "README.md"
 BEGIN: Final = "<!-- figures: python -P bench/figures.py -->\n"
 END: Final = "<!-- end of figures -->\n"
 
+LONG_ANSWERS: Final = {
+    "answers whose engine was killed": "greedy answers of 512 tokens, engine killed once",
+    "same text": "… the same text as undisturbed",
+    "made again / all tokens": "… tokens made again, of all, checkpoints every 16",
+    "made again, p99": "… p99 of an answer",
+    "every 256 / no checkpoints": "tokens per second, checkpoints every 256, against none",
+    "every 64 / no checkpoints": "… every 64",
+    "every 16 / no checkpoints": "… every 16",
+}
 SHOWN: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "engine_overhead": (
         "Tokens per second of SmolLM2 on 96 GSM8K questions, engines loaded",
@@ -119,6 +128,11 @@ SHOWN: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "held, engine: starts meanwhile": "starts of an engine while its breaker was open",
         },
     ),
+    "checkpoint": (
+        "Long answers on the simulated engine, 64 at once, 5 ms a token",
+        LONG_ANSWERS,
+    ),
+    "checkpoint_vllm": ("Long answers of SmolLM2 on vLLM, 8 at once", LONG_ANSWERS),
     "mailbox": (
         "A mailbox, one to one",
         {
