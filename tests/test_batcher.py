@@ -388,7 +388,7 @@ def test_an_urgent_task_takes_the_slot_of_the_cheapest_which_is_put_back_with_it
     play(scene)
 
 
-def test_nobody_is_stopped_for_another_tenant_who_has_no_more_than_its_part() -> None:
+def test_where_each_tenant_has_its_part_an_urgent_task_takes_a_slot_of_its_own() -> None:
     async def scene(stage: Stage) -> None:
         of = [("normal", "a"), ("normal", "a"), ("normal", "b"), ("normal", "b")]
         running = [task(seq, lane=lane) for seq, lane in enumerate(of, start=1)]

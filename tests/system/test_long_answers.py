@@ -55,6 +55,15 @@ def spent(server: Server, task: Task) -> int:
         return cx.execute(query, (task.id,)).fetchone()[0]
 
 
+def states_of(server: Server, task: Task) -> list[str]:
+    """Those it has been in, in order."""
+    query = (
+        "SELECT e.to_state FROM event e JOIN task t ON t.seq = e.task WHERE t.id = ? ORDER BY e.seq"
+    )
+    with contextlib.closing(sqlite3.connect(f"file:{server.store}?mode=ro", uri=True)) as cx:
+        return [state for (state,) in cx.execute(query, (task.id,))]
+
+
 async def the_whole(server: Server, task: Task) -> None:
     """It is what it would have been, its usage too, and less than half of it was made again."""
     async with Client(server.socket) as client:
@@ -100,3 +109,24 @@ async def test_a_server_that_is_stopped_hands_over_what_it_has(tmp_path: Path) -
     assert kept(server, task) >= 40
     with server:
         await the_whole(server, task)
+
+
+async def test_an_urgent_task_is_answered_though_long_ones_fill_the_engine(tmp_path: Path) -> None:
+    """One of them is put back for it, uncharged, and runs on afterwards."""
+    slow = ("--set", "engine.simulated.step_ms=20", "--set", "engine.max_num_seqs=2")
+    with Server(tmp_path, *("--engine", "simulated"), *slow) as server:
+        async with Client(server.socket) as client:
+            long = [await client.submit(f"{n} [[tokens:8000]]") for n in (1, 2)]
+            with anyio.fail_after(PATIENCE_S):
+                while (await client.status()).tasks.get("running", 0) < len(long):
+                    pass
+                urgent = await client.result((await client.submit("now", priority=0)).id)
+                states = [states_of(server, task) for task in long]
+                assert sorted(each[:3] for each in states) == [
+                    ["pending", "running"],
+                    ["pending", "running", "pending"],
+                ]
+            assert urgent.text.startswith(fingerprint("now"))
+            assert [(await client.get(task.id)).failures for task in long] == [0, 0]
+            for task in long:
+                await client.cancel(task.id)
