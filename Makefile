@@ -41,9 +41,10 @@ demo: setup ## Answer a file of questions with a real model, and show the answer
 		$(BIN)/autoglm run demo/questions.jsonl -o "$$folder/answers.jsonl" --data-dir "$$folder/data" && \
 		$(BIN)/python -P demo/show.py demo/questions.jsonl "$$folder/answers.jsonl"
 
-fix: setup ## Format the code and mend what can be mended
+fix: setup ## Format the code, mend what can be mended, write what is made from the code
 	@$(BIN)/ruff check --fix --exit-zero --quiet .
 	@$(BIN)/ruff format .
+	@$(BIN)/python -P -m actors.configdocs > docs/configuration.md
 
 check: setup ## Lint, types, import layers, pinned versions
 	@$(BIN)/ruff check .

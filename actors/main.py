@@ -10,17 +10,21 @@ import argparse
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
+from actors import configcommand
 from autoglm import argtypes, cli
 from autoglm.errors import ConfigError
 from autoglm.options import add_run_options
 from autoglm.paths import places
-from runtime.config import Config, load
+
+if TYPE_CHECKING:
+    from runtime.config import Config
 
 
 def main() -> None:
     """The entry point of the installed command."""
-    sys.exit(cli.main(extra=(_add_serve, _add_run, _add_doctor)))
+    sys.exit(cli.main(extra=EXTRA))
 
 
 def config_of(arguments: argparse.Namespace) -> Config:
@@ -28,6 +32,8 @@ def config_of(arguments: argparse.Namespace) -> Config:
 
     Raises ConfigError.
     """
+    from runtime.configload import load
+
     return load(arguments.config, settings_of(arguments))
 
 
@@ -70,6 +76,10 @@ def _add_doctor(subparsers: cli.Subparsers[cli.Parser]) -> None:
     cli.add_command(subparsers, "doctor", "check the installation and this machine", _doctor)
 
 
+def _add_config(subparsers: cli.Subparsers[cli.Parser]) -> None:
+    configcommand.add(subparsers, settings_of)
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     where = places(arguments.socket, arguments.data_dir)
@@ -94,6 +104,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     where = places(arguments.socket, arguments.data_dir)
     return doctor(config_of(arguments), where, as_json=arguments.json)
+
+
+EXTRA = (_add_serve, _add_run, _add_doctor, _add_config)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ from pathlib import Path
 import anyio
 
 from actors.own_server import own_server
-from autoglm.errors import ServerError, ServerNotRunning
+from autoglm import rows
+from autoglm.errors import ServerError, ServerNotRunning, UsageError
 from autoglm.inputfile import open_input
 from autoglm.job import PATIENCE, JobOptions, run_job
+from autoglm.jobinput import JobInput
 from autoglm.paths import Places, places
 from autoglm.progress import shown_progress, summary
 from autoglm.resultfile import errors_path
@@ -45,15 +47,17 @@ def run(
         named = any(each.partition("=")[0].strip() == setting for each in settings)
         return bool(option or arguments.config or named)
 
+    source = _source(arguments)
+    path = source if isinstance(source, Path) else source.path
     options = JobOptions(
-        arguments.input,
+        source,
         arguments.output,
         fresh=arguments.fresh,
         ordered=arguments.ordered,
         engine=config.engine.kind if asked(arguments.engine, "engine.kind") else None,
         model=config.engine.model if asked(arguments.model, "engine.model") else None,
     )
-    open_input(options.input).close()  # before a server is started in vain
+    open_input(path).close()  # before a server is started in vain
     errand = _Errand(where, options, as_json=arguments.json)
 
     async def go() -> int:
@@ -83,11 +87,25 @@ class _Errand:
         with shown_progress() as report:
             done = await run_job(self._options, self._where.socket, report, patience)
         seconds = anyio.current_time() - began
-        errors = errors_path(self._options.output)
-        print(f"autoglm: {summary(done, seconds, str(errors))}", file=sys.stderr)
+        output = self._options.output
+        of_rows = not isinstance(self._options.input, Path)
+        errors = str(output if of_rows else errors_path(output))
+        print(f"autoglm: {summary(done, seconds, errors)}", file=sys.stderr)
         if self._as_json:
             print(to_json(done).decode())
         return EXIT_FAILED if done.failed else EXIT_DONE
+
+
+def _source(arguments: argparse.Namespace) -> Path | JobInput:
+    """Raises UsageError."""
+    if arguments.template is None and arguments.table is None:
+        rows.refuse_task_options(arguments)
+        if arguments.input is None:
+            raise UsageError("run: which file? autoglm run IN.jsonl -o OUT.jsonl")
+        return arguments.input
+    if arguments.input is not None:
+        raise UsageError("run: give a file of tasks, or --template and --from")
+    return rows.table_of(arguments, "run")
 
 
 async def _listening(where: Places) -> Welcome | None:

@@ -14,6 +14,7 @@ from autoglm.client import Client
 from autoglm.degrade import IN_WORDS
 from autoglm.errors import InvalidRequest, NotFound, UsageError
 from autoglm.ids import Ids
+from autoglm.options import task_options
 from autoglm.outcomes import result_of
 from autoglm.paint import paint_for
 from autoglm.paths import places
@@ -27,7 +28,6 @@ from autoglm.show import (
     task_header,
     task_line,
 )
-from autoglm.spec import TaskOptions
 from autoglm.text import one_line, printable
 from autoglm.types import Answer, Task, to_json
 
@@ -38,7 +38,11 @@ def client_of(arguments: argparse.Namespace) -> Client:
 
 
 async def submit(arguments: argparse.Namespace) -> int:
-    text, options = _text_of(arguments), _options_of(arguments)
+    if arguments.template is not None or arguments.table is not None:
+        from autoglm import rows  # noqa: PLC0415 - of use to this alone, and has much to import
+
+        return await rows.submit(arguments)
+    text, options = _text_of(arguments), task_options(arguments)
     async with client_of(arguments) as client:
         task = await client.submit(text, **options)
         if arguments.wait or arguments.stream:
@@ -162,20 +166,14 @@ def _say_degraded(task: Task) -> None:
 
 def _text_of(arguments: argparse.Namespace) -> str:
     """The prompt; from stdin without its last line feed, as a shell would hand it over."""
+    if arguments.text is None:
+        raise UsageError("submit: give a prompt, - for stdin, or --template and --from")
     if arguments.text != "-":
         return arguments.text
     try:
         return sys.stdin.buffer.read().decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"stdin is not UTF-8 at byte {error.start}") from None
-
-
-def _options_of(arguments: argparse.Namespace) -> TaskOptions:
-    return {
-        name: getattr(arguments, name)
-        for name in TaskOptions.__annotations__
-        if hasattr(arguments, name)
-    }  # pyright: ignore[reportReturnType]  # the options are named as the arguments are
 
 
 def _for_reader(answer: str) -> str:

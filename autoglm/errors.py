@@ -47,7 +47,27 @@ class UsageError(AutoGLMError):
 
 
 class ConfigError(UsageError):
+    """`at` is the key it is about, such as `batch.window_ms`; `unknown`: there is no such key;
+    `line` and `column`, from 1, where it stands in the file, if it does.
+    """
+
     code = "config"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        at: str | None = None,
+        unknown: bool = False,
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.at = at
+        self.unknown = unknown
+        self.line = line
+        self.column = column
 
 
 class InvalidRequest(UsageError):

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import anyio
 import msgspec
 
 from autoglm import wire
-from autoglm.batchfile import LineParser
 from autoglm.bits import Bits
 from autoglm.errors import Conflict, NotFound, ServerBusy, UsageError
 from autoglm.ids import Ids
-from autoglm.inputfile import InputFile, Survey, open_input, survey
-from autoglm.resultfile import Results, error_line, errors_path, result_line
+from autoglm.inputfile import InputFile, Survey, open_input
+from autoglm.jobinput import JobInput, JobResults, LinesInput
+from autoglm.resultfile import errors_path
 from autoglm.retry import Patience
 from autoglm.session import Session
 from autoglm.types import Usage
@@ -41,7 +41,8 @@ waited for as long as it takes.
 class JobOptions(msgspec.Struct, frozen=True):
     """What a person says about a job. `engine` and `model`, if given, must be the server's."""
 
-    input: Path
+    input: Path | JobInput
+    """A file of tasks, or what makes tasks of one."""
     output: Path
     fresh: bool = False
     ordered: bool = True
@@ -83,19 +84,24 @@ async def run_job(
     server runs another model, and ServerError when the server is away for too long. Then and
     when it is cancelled, the same call goes on where it stood.
     """
-    _check_paths(options)
-    surveyed = survey(options.input)
-    with Results(options.output.absolute(), ordered=options.ordered) as results:
+    source = LinesInput(options.input) if isinstance(options.input, Path) else options.input
+    _check_paths(source.path, options.output)
+    surveyed = source.survey()
+    with source.results(options.output.absolute(), ordered=options.ordered) as results:
         async with Session(socket, None, patience) as session:
             _check_server(options, session.server, socket)
-            opened = await session.call(_opening(options, surveyed, session.server), wire.JobOpened)
+            opened = await session.call(
+                _opening(options, source, surveyed, session.server), wire.JobOpened
+            )
             if options.fresh:
                 results.clear()
+            elif not opened.resumed:
+                results.begin()
             done = results.take_up(opened.job, surveyed.blank)
             progress = Progress(opened.job, surveyed.tasks, resumed=opened.resumed)
-            job = _Job(session, options, opened, surveyed, results, done, progress, report)
+            job = _Job(session, options, source, opened, surveyed, results, done, progress, report)
             try:
-                await job.run(LineParser(opened.job, ids or Ids()))
+                await job.run(ids or Ids())
             except NotFound:
                 raise NotFound(
                     f"the job of {options.output} was pruned from the server while it was read:"
@@ -112,15 +118,17 @@ class _Job:
         self,
         session: Session,
         options: JobOptions,
+        source: JobInput,
         opened: wire.JobOpened,
         surveyed: Survey,
-        results: Results,
+        results: JobResults,
         done: Bits,
         progress: Progress,
         report: Report,
     ) -> None:
         self._session = session
         self._options = options
+        self._input = source
         self._opened = opened
         self._survey = surveyed
         self._results = results
@@ -130,26 +138,27 @@ class _Job:
         self._lines_max = BATCH_LINES_MAX
         """Lines in one request; fewer while the server has no room for more."""
 
-    async def run(self, parser: LineParser) -> None:
+    async def run(self, ids: Ids) -> None:
         self._tell()
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._submit, parser)
+                tasks.start_soon(self._submit, ids)
                 await self._collect()
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
 
-    async def _submit(self, parser: LineParser) -> None:
+    async def _submit(self, ids: Ids) -> None:
         """Hand in what the server does not have yet."""
         if self._opened.sealed:
             self._progress.submitted = self._progress.total
             return
-        with open_input(self._options.input) as file:
+        job, path = self._opened, self._input.path
+        with open_input(path) as file:
             source = InputFile(file)
-            for lines in batches(source, parser, self._opened.submitted):
+            for lines in batches(self._input.lines(source, job.job, ids, job.submitted)):
                 await self._hand_in_all(lines)
             if source.sha256 != self._survey.sha256:
-                raise Conflict(f"{self._options.input} changed while it was read; use --fresh")
+                raise Conflict(f"{path} changed while it was read; use --fresh")
         await self._hand_in((), last=True)
         self._progress.submitted = self._progress.total
 
@@ -189,20 +198,12 @@ class _Job:
                 self._tell()
 
     def _write(self, lines: tuple[wire.JobLineEnded, ...]) -> None:
-        answers: list[bytes] = []
-        errors: list[bytes] = []
-        for ended in lines:
-            if ended.line in self._done:
-                continue
+        new = [ended for ended in lines if ended.line not in self._done]
+        for ended in new:
             self._done.add(ended.line)
-            answer = ended.answer
-            if answer and answer.result:
-                job, model = self._opened.job, self._session.server.model
-                answers.append(result_line(job, ended, answer.task, answer.result, model))
-                self._count(answer.result.usage)
-            else:
-                errors.append(error_line(self._opened.job, ended))
-        self._results.write(answers, errors)
+            if ended.answer and ended.answer.result:
+                self._count(ended.answer.result.usage)
+        self._results.record(self._opened.job, new, self._session.server.model)
 
     def _count(self, usage: Usage) -> None:
         self._progress.prompt_tokens += usage.prompt_tokens
@@ -214,29 +215,23 @@ class _Job:
         self._report(self._progress)
 
 
-def batches(
-    source: InputFile,
-    parser: LineParser,
-    submitted: int,
-) -> Iterator[tuple[wire.JobLine, ...]]:
-    """The lines after line `submitted`, parsed, as many at a time as go well into one frame."""
+def batches(lines: Iterable[tuple[wire.JobLine, int]]) -> Iterator[tuple[wire.JobLine, ...]]:
+    """As many lines at a time as go well into one frame; each comes with its size in bytes."""
     batch: list[wire.JobLine] = []
-    size = 0
-    for number, line in source.lines():
-        if number <= submitted or (parsed := parser.parse(number, line)) is None:
-            continue
-        if batch and (len(batch) == BATCH_LINES_MAX or size + len(line) > BATCH_BYTES_MAX):
+    total = 0
+    for line, size in lines:
+        if batch and (len(batch) == BATCH_LINES_MAX or total + size > BATCH_BYTES_MAX):
             yield tuple(batch)
-            batch, size = [], 0
-        batch.append(parsed)
-        size += len(line)
+            batch, total = [], 0
+        batch.append(line)
+        total += size
     if batch:
         yield tuple(batch)
 
 
-def _check_paths(options: JobOptions) -> None:
-    for written in (options.output, errors_path(options.output)):
-        if written.exists() and options.input.exists() and written.samefile(options.input):
+def _check_paths(source: Path, output: Path) -> None:
+    for written in (output, errors_path(output)):
+        if written.exists() and source.exists() and written.samefile(source):
             raise UsageError(f"{written} is the input; give another output")
 
 
@@ -252,8 +247,10 @@ def _check_server(options: JobOptions, server: wire.Welcome, socket: Path) -> No
             )
 
 
-def _opening(options: JobOptions, surveyed: Survey, server: wire.Welcome) -> wire.OpenJob:
-    matters = msgspec.msgpack.encode((options.ordered, server.engine, server.model))
+def _opening(
+    options: JobOptions, source: JobInput, surveyed: Survey, server: wire.Welcome
+) -> wire.OpenJob:
+    matters = msgspec.msgpack.encode((options.ordered, server.engine, server.model)) + source.about
     return wire.OpenJob(
         0,
         output=str(options.output.resolve()),

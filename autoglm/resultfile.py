@@ -76,11 +76,7 @@ def result_line(job: str, ended: JobLineEnded, task: Task, output: Output, model
 
 def error_line(job: str, ended: JobLineEnded) -> bytes:
     """A line that has no answer, and why."""
-    task = ended.answer.task if ended.answer else None
-    why = ended.error or (task and task.error)
-    if why is None:
-        state = task.state.value if task else "lost"
-        why = ErrorInfo(state, f"the task ended as {state}")
+    why = why_none(ended)
     line = {
         "id": f"{job}-{ended.line}",
         "line": ended.line,
@@ -88,6 +84,16 @@ def error_line(job: str, ended: JobLineEnded) -> bytes:
         "error": {"code": why.code, "message": why.message},
     }
     return _encode(line) + b"\n"
+
+
+def why_none(ended: JobLineEnded) -> ErrorInfo:
+    """Why there is no answer to a line."""
+    task = ended.answer.task if ended.answer else None
+    why = ended.error or (task and task.error)
+    if why is None:
+        state = task.state.value if task else "lost"
+        why = ErrorInfo(state, f"the task ended as {state}")
+    return why
 
 
 class ResultFile:
@@ -113,16 +119,25 @@ class ResultFile:
         except OSError as error:
             raise UsageError(f"{self._name}: {error.strerror}") from None
 
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        return 0 if self._file is None else os.fstat(self._file.fileno()).st_size
+
+    def lines(self) -> Iterator[bytes]:
+        """From the beginning; the last one may lack its end."""
+        if self._file is not None:
+            self._file.seek(0)
+            for line in self._file:  # noqa: UP028 - `yield from` would close the file with us
+                yield line
+
     def scan(self, job: str) -> Iterator[tuple[int, int]]:
         """Each whole line that `job` wrote: its number and where the next one begins.
 
         Ends at the first line that is torn or garbage. Raises Conflict at another's line.
         """
-        if self._file is None:
-            return
-        self._file.seek(0)
         ours, end = f'{{"id":"{job}-'.encode(), 0
-        for line in self._file:
+        for line in self.lines():
             torn = end > 0 and not line.endswith(b"\n")  # behind lines of ours, so ours too
             known = torn or line.startswith(ours) or ours.startswith(line)
             if not known and line.strip(b"\0"):
@@ -200,6 +215,21 @@ class Results:
         self._answers.cut(0)
         self._errors.close()
         self._errors.path.unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Of a new job. Whose lines there are is told by each of them, when they are taken up."""
+
+    def record(self, job: str, lines: Sequence[JobLineEnded], model: str) -> None:
+        """Append lines that have ended. Raises AutoGLMError when the disk is full."""
+        answers: list[bytes] = []
+        errors: list[bytes] = []
+        for ended in lines:
+            answer = ended.answer
+            if answer and answer.result:
+                answers.append(result_line(job, ended, answer.task, answer.result, model))
+            else:
+                errors.append(error_line(job, ended))
+        self.write(answers, errors)
 
     def take_up(self, job: str, blank: Bits) -> Bits:
         """The lines that need not be written any more, `blank` ones among them.

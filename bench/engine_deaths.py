@@ -31,7 +31,7 @@ from bench.report import Figure, percentile, progress
 from bench.served import simulated
 from model.frames import FromHost, Generate, Load, Loaded, Reading, decode_from_host, encode
 from model.vitals import PROBE
-from runtime.config import load
+from runtime.configload import load
 from runtime.process import ChildProcess
 from tests.system.real import Server
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from model.models import resolve_model
 from model.processor import decide, read_processor
 from model.vllm_settings import QUIET, engine_arguments, engine_environment
-from runtime import config as configuration
+from runtime.configload import load
 from runtime.process import die_with
 
 KV_CACHE_GIB_OF_DEFAULTS = "1"
@@ -34,7 +34,7 @@ KV_CACHE_GIB_OF_DEFAULTS = "1"
 
 def settings(arguments: list[str]) -> dict:
     """AsyncEngineArgs as autoglm would set them, the environment too."""
-    config = configuration.load(settings=arguments).engine
+    config = load(settings=arguments).engine
     folder = resolve_model(config.model)
     plan = decide(read_processor(), config, json.loads((folder / "config.json").read_text()))
     os.environ.update(engine_environment(plan, os.environ))

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections import deque
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
 from runtime.backoff import ceiling
+from runtime.configdoc import doc
 
 
 class BreakerState(StrEnum):
@@ -30,17 +32,28 @@ class BreakerState(StrEnum):
 class BreakerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When to trip and how long to stay open, in counts and seconds."""
 
-    consecutive_max: int = 3
-    window_failures: int = 5
-    window_s: float = 60.0
-    ratio_max: float = 0.5
-    ratio_calls: int = 10
-    delay_first_s: float = 0.5
-    delay_max_s: float = 30.0
-    stable_s: float = 30.0
-    """Uptime after which earlier failures no longer count in the delay."""
-    probes_max: int = 8
-    """Failed probes in a row after which holding on is pointless: the owner should escalate."""
+    consecutive_max: Annotated[
+        int, doc("Failures in a row that are put up with; one more opens the breaker.")
+    ] = 3
+    window_failures: Annotated[
+        int, doc("So many failures within `window_s` open it, whatever succeeded between them.")
+    ] = 5
+    window_s: Annotated[float, doc("Seconds over which `window_failures` counts.")] = 60.0
+    ratio_max: Annotated[
+        float,
+        doc("Above this share of failures in the last `ratio_calls` calls, an engine is tested."),
+    ] = 0.5
+    ratio_calls: Annotated[int, doc("How many calls `ratio_max` looks back on.")] = 10
+    delay_first_s: Annotated[
+        float, doc("Seconds that it stays open at first, with full jitter; doubles each time.")
+    ] = 0.5
+    delay_max_s: Annotated[float, doc("Seconds that it stays open at most.")] = 30.0
+    stable_s: Annotated[
+        float, doc("Seconds of uptime after which earlier failures no longer count in the delay.")
+    ] = 30.0
+    probes_max: Annotated[
+        int, doc("Failed tries in a row that are put up with; after one more it is given up.")
+    ] = 8
 
     def __post_init__(self) -> None:
         if self.consecutive_max < 0 or self.probes_max < 0 or self.stable_s < 0:

@@ -16,6 +16,14 @@ class Duration:
     def __str__(self) -> str:
         return in_words(self.ms / 1000)
 
+    @property
+    def written(self) -> str:
+        """As one writes it: `90s`, `2h`, `30d`; reads back as the same."""
+        for unit_ms, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")):
+            if self.ms % unit_ms == 0 and self.ms >= unit_ms:
+                return f"{self.ms // unit_ms}{unit}"
+        return f"{self.ms / 1000}s"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Duration) and self.ms == other.ms
 

@@ -14,6 +14,7 @@ from autoglm.errors import ConfigError
 from autoglm.spec import FACTORS_MAX, NAME_CHARS_MAX, NUMBER_MAX
 from autoglm.text import one_line
 from autoglm.types import PRIORITY_LEAST_URGENT, PRIORITY_MOST_URGENT
+from runtime.configdoc import doc
 from runtime.duration import Duration
 from runtime.queueconfig import QUEUES, QueueConfig
 
@@ -23,25 +24,26 @@ Number = Annotated[float, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 
 
 class KindRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`priority_rules.KIND`, where it is more than a number."""
+    """What is so of all tasks of one kind; a number alone is its priority."""
 
-    priority: Priority | None = None
-    share: Share | None = None
-    """Makes a queue with the name of the kind, of this weight."""
-    queue: str | None = None
-    """Or: where its tasks go that name no queue."""
+    priority: Annotated[Priority | None, doc("Smaller is more urgent.")] = None
+    share: Annotated[
+        Share | None, doc("Makes a queue with the name of the kind, of this weight.")
+    ] = None
+    queue: Annotated[str | None, doc("Or: where its tasks go that name no queue.")] = None
 
 
 class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of `priority_conditions`: what has to be so of a task, and the priority it gets."""
+    """What has to be so of a task, all of it, and the priority it gets."""
 
-    priority: Priority
-    kind: str | None = None
-    tenant: str | None = None
-    queue: str | None = None
-    deadline_within: Duration | None = None
-    """Its deadline is less than this away, or has passed."""
-    weight_above: Number | None = None
+    priority: Annotated[Priority, doc("Smaller is more urgent.")]
+    kind: Annotated[str | None, doc("It is of this kind.")] = None
+    tenant: Annotated[str | None, doc("It is this tenant's.")] = None
+    queue: Annotated[str | None, doc("It is for this queue.")] = None
+    deadline_within: Annotated[
+        Duration | None, doc("Its deadline is less than this away, or has passed.")
+    ] = None
+    weight_above: Annotated[Number | None, doc("Its weight is more than this.")] = None
 
 
 def written_out(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def _section(
 ) -> tuple[str, dict[str, Any], type[msgspec.Struct]]:
     if not isinstance(value, dict):
         expected = "a priority or a section" if kind is KindRule else "a section"
-        raise ConfigError(f"configuration: {path}: expected {expected}, such as {path}.priority")
+        raise ConfigError(f"{path}: expected {expected}, such as {path}.priority", at=path)
     return f"{path}.", cast("dict[str, Any]", value), kind
 
 
@@ -90,9 +92,11 @@ def with_shares(
         path = f"priority_rules.{one_line(kind, 40)}.share"
         queue = queues.get(kind, QueueConfig())
         if kind in QUEUES:
-            raise ConfigError(f"{path}: there is a queue {kind}; set queues.{kind}.weight")
+            raise ConfigError(f"{path}: there is a queue {kind}; set queues.{kind}.weight", at=path)
         if queue.weight is not None:
-            raise ConfigError(f"{path}: queues.{one_line(kind, 40)}.weight says the same; give one")
+            raise ConfigError(
+                f"{path}: queues.{one_line(kind, 40)}.weight says the same; give one", at=path
+            )
         made[kind] = msgspec.structs.replace(queue, weight=rule.share)
     return made
 
@@ -108,17 +112,23 @@ def check_rules(
         path = f"priority_rules.{one_line(kind, 40)}"
         _check_name(path, kind)
         if rule == KindRule():
-            raise ConfigError(f"{path} says nothing: give a priority, a share or a queue")
+            raise ConfigError(f"{path} says nothing: give a priority, a share or a queue", at=path)
         if rule.share is not None and rule.queue is not None:
-            raise ConfigError(f"{path}: a share makes a queue of its own; give it or queue")
+            raise ConfigError(
+                f"{path}: a share makes a queue of its own; give it or queue", at=path
+            )
         _check_queue(f"{path}.queue", rule.queue, queues)
     for place, condition in enumerate(conditions):
         path = f"priority_conditions[{place}]"
         if condition == Condition(condition.priority):
-            raise ConfigError(f"{path} has no condition: give one of {', '.join(_CONDITIONS)}")
+            raise ConfigError(
+                f"{path} has no condition: give one of {', '.join(_CONDITIONS)}", at=path
+            )
         _check_queue(f"{path}.queue", condition.queue, queues)
     if len(factors) > FACTORS_MAX:
-        raise ConfigError(f"priority_factors: at most {FACTORS_MAX}, not {len(factors)}")
+        raise ConfigError(
+            f"priority_factors: at most {FACTORS_MAX}, not {len(factors)}", at="priority_factors"
+        )
     for name in factors:
         _check_name(f"priority_factors.{one_line(name, 40)}", name)
 
@@ -128,10 +138,10 @@ _CONDITIONS = tuple(field for field in Condition.__struct_fields__ if field != "
 
 def _check_name(path: str, name: str) -> None:
     if not 0 < len(name) <= NAME_CHARS_MAX:
-        raise ConfigError(f"{path}: a name has from 1 to {NAME_CHARS_MAX} characters")
+        raise ConfigError(f"{path}: a name has from 1 to {NAME_CHARS_MAX} characters", at=path)
 
 
 def _check_queue(path: str, queue: str | None, queues: Collection[str]) -> None:
     if queue is not None and queue not in queues:
         known = ", ".join(one_line(name, 40) for name in queues)
-        raise ConfigError(f"{path}: no queue {one_line(queue, 40)}; there are: {known}")
+        raise ConfigError(f"{path}: no queue {one_line(queue, 40)}; there are: {known}", at=path)

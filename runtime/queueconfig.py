@@ -12,6 +12,7 @@ from autoglm.degrade import Degrade
 from autoglm.errors import ConfigError, InvalidRequest
 from autoglm.spec import NAME_CHARS_MAX
 from autoglm.text import one_line
+from runtime.configdoc import doc
 from runtime.duration import Duration
 
 QUEUES = {"core": 6.0, "normal": 3.0, "background": 1.0}
@@ -22,41 +23,63 @@ DEFAULT_TEXT_CHARS_MAX = 16_384
 
 
 class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`queues.NAME`: how one queue is served."""
+    """How one queue is served. `core`, `normal` and `background` are always there."""
 
-    weight: Weight | None = None
-    """Its share of the tokens against that of other queues with work. None: what `QUEUES` says,
-    or 1."""
-    max_running: Count | None = None
-    """Tasks of it that run at once; None: as many as there are slots."""
-
-    max_wait: Duration | None = None
-    """How long a task waits at most, pending, before `overflow` says what becomes of it."""
-    overflow: Literal["wait", "reject", "archive", "refuse_lower"] = "wait"
-    """It goes on waiting, ends as expired, is put aside until somebody requeues it, or goes on
-    waiting while queues of less weight take nothing in.
-    """
-    degrade: Degrade = "queue"
-    """What becomes of a new task while the breakers of all engines are open."""
-    default_text: str | None = None
-    """What is recorded as the answer where `degrade` is `default`."""
+    weight: Annotated[
+        Weight | None,
+        doc(
+            "Its share of the tokens against that of other queues with work. null: 6 for `core`,"
+            " 3 for `normal`, 1 for any other."
+        ),
+    ] = None
+    max_running: Annotated[
+        Count | None, doc("Tasks of it that run at once. null: as many as there are slots.")
+    ] = None
+    max_wait: Annotated[
+        Duration | None,
+        doc(
+            "How long a task waits at most, pending, before `overflow` says what becomes of it."
+            " null: for ever."
+        ),
+    ] = None
+    overflow: Annotated[
+        Literal["wait", "reject", "archive", "refuse_lower"],
+        doc(
+            "It goes on waiting, ends as expired, is put aside until somebody requeues it, or goes"
+            " on waiting while queues of less weight take nothing in."
+        ),
+    ] = "wait"
+    degrade: Annotated[
+        Degrade, doc("What becomes of a new task while the breakers of all engines are open.")
+    ] = "queue"
+    default_text: Annotated[
+        str | None, doc("What is recorded as the answer where `degrade` is `default`.")
+    ] = None
 
 
 class TenantConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`tenants.NAME`: a share of each queue."""
+    """A tenant's share of each queue, and its limits."""
 
-    weight: Weight = 1
-    """Its share of a queue's tokens against that of other tenants with work."""
-    max_running: Count | None = None
-    """Tasks of it that run at once, in all queues together; None: as many as there are slots."""
-    max_pending: Count | None = None
-    """Tasks of it that wait at most; what does not fit is refused. None: any number."""
-    tasks_per_s: Weight | None = None
-    """Tasks a second; None: any number."""
-    tokens_per_min: Count | None = None
-    """Tokens, of prompts and answers, in the last minute; None: any number."""
-    over_quota: Literal["hold", "reject"] = "hold"
-    """What becomes of tasks over these two rates: they are taken and wait, or are refused."""
+    weight: Annotated[
+        Weight, doc("Its share of a queue's tokens against that of other tenants with work.")
+    ] = 1
+    max_running: Annotated[
+        Count | None,
+        doc("Tasks of it that run at once, in all queues. null: as many as there are slots."),
+    ] = None
+    max_pending: Annotated[
+        Count | None,
+        doc("Tasks of it that wait at most; what does not fit is refused. null: any number."),
+    ] = None
+    tasks_per_s: Annotated[Weight | None, doc("Tasks a second. null: any number.")] = None
+    tokens_per_min: Annotated[
+        Count | None,
+        doc("Tokens, of prompts and answers, in the last minute. null: any number."),
+    ] = None
+    over_quota: Annotated[
+        Literal["hold", "reject"],
+        doc("What becomes of tasks over these two rates: they are taken and wait, or are refused."),
+    ] = "hold"
 
     @property
     def rejects(self) -> bool:
@@ -68,15 +91,20 @@ class TenantConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def with_built_in(queues: Mapping[str, QueueConfig]) -> dict[str, QueueConfig]:
     """All the queues there are. Raises ConfigError for one that can't be."""
     for name, queue in queues.items():
-        where = f"queues.{one_line(name, 40)}"
+        at = f"queues.{one_line(name, 40)}"
         if not 0 < len(name) <= NAME_CHARS_MAX:
-            raise ConfigError(f"{where}: a name has from 1 to {NAME_CHARS_MAX} characters")
+            raise ConfigError(f"{at}: a name has from 1 to {NAME_CHARS_MAX} characters", at=at)
         if queue.degrade == "default" and queue.default_text is None:
-            raise ConfigError(f"{where}.default_text is missing: degrade is default")
+            raise ConfigError(
+                f"{at}.default_text is missing: degrade is default", at=f"{at}.degrade"
+            )
         if queue.overflow != "wait" and queue.max_wait is None:
-            raise ConfigError(f"{where}.max_wait is missing: overflow is {queue.overflow}")
+            raise ConfigError(
+                f"{at}.max_wait is missing: overflow is {queue.overflow}", at=f"{at}.overflow"
+            )
         if len(queue.default_text or "") > DEFAULT_TEXT_CHARS_MAX:
-            raise ConfigError(f"{where}.default_text: up to {DEFAULT_TEXT_CHARS_MAX} characters")
+            at = f"{at}.default_text"
+            raise ConfigError(f"{at}: up to {DEFAULT_TEXT_CHARS_MAX} characters", at=at)
     every = dict.fromkeys(QUEUES, QueueConfig()) | dict(queues)
     return {name: _weighed(name, queue) for name, queue in every.items()}
 
@@ -108,6 +136,6 @@ def sections(of: str, named: object) -> dict[str, dict[str, Any]]:
         for name, section in cast("dict[object, object]", named).items():
             path = f"{of}.{one_line(str(name), 40)}"
             if not isinstance(section, dict):
-                raise ConfigError(f"{path}: expected a section, such as {path}.weight")
+                raise ConfigError(f"{path}: expected a section, such as {path}.weight", at=path)
             found[f"{path}."] = cast("dict[str, Any]", section)
     return found

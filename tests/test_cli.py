@@ -11,6 +11,7 @@ import pytest
 from autoglm import cli
 from autoglm.errors import ConfigError, NotFound, TaskDead
 from autoglm.types import TaskState
+from tests.commands import main_in
 
 COMMANDS: dict[str, list[str]] = {
     "submit": ["text"],
@@ -119,7 +120,7 @@ def test_lists_of_options_add_up() -> None:
 @pytest.mark.parametrize(
     "argv",
     [
-        *([], ["nonsense"], ["submit"], ["get"], ["submit", "x", "--wait", "--stream"]),
+        *([], ["nonsense"], ["get"], ["submit", "x", "--wait", "--stream"]),
         *(["submit", "x", "--prio", "1"], ["list", "--limit", "many"], ["top", "extra"]),
         ["submit", "x", "--engine", "other"],
     ],
@@ -128,6 +129,26 @@ def test_wrong_usage_is_one_line_that_leads_to_the_help(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "--help" in refusal(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["submit"], "give a prompt, - for stdin, or --template and --from"),
+        (["submit", "--template", "{a}"], "--template and --from go together"),
+        (["submit", "x", "--template", "{a}", "--from", "t.csv"], "neither a prompt nor --wait"),
+        (["submit", "--template", "{a}", "--from", "none.csv"], "none.csv: No such file"),
+        (["run", "-o", "out"], "which file?"),
+        (["run", "in", "-o", "out", "--template", "{a}"], "a file of tasks, or --template"),
+        (["run", "in", "-o", "out", "--max-tokens", "3"], "--max-tokens goes with --template"),
+        (["run", "in", "-o", "out", "--factor", "a=3"], "--factor goes with --template"),
+    ],
+)
+def test_what_a_task_is_made_of_is_said_in_one_way(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main_in(tmp_path, *argv) == cli.EXIT_USAGE
+    assert said in capsys.readouterr().err
 
 
 def fail_with(error: BaseException) -> Callable[[cli.Subparsers[cli.Parser]], None]:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm.errors import ConfigError
-from runtime.config import Config, Duration, RetentionConfig, load
+from runtime.config import Config, Duration, RetentionConfig
+from runtime.configload import load
 from runtime.priorityconfig import KindRule
 from runtime.queueconfig import QueueConfig
 
@@ -105,7 +106,7 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
         ("priority_conditions=[1]", "priority_conditions[0]: expected a section"),
         (
             "priority_conditions=[{kind: a}]",
-            "priority_conditions[0].Object missing required field `priority`",
+            "priority_conditions[0].priority is missing",
         ),
         ("priority_conditions=[{priority: 1}]", "priority_conditions[0] has no condition"),
         ("priority_conditions=[{priority: 1, kid: a}]", "did you mean priority_conditions[0].kind"),
@@ -129,8 +130,8 @@ def test_a_wrong_setting_is_named(setting: str, said: str) -> None:
         ("[1, 2]", "expected keys and values"),
         ("{a: [", "is not YAML"),
         ("engine: {model: [1]}", "engine.model: expected"),
-        ("1: 2", "unknown configuration key 1"),
-        ('engine: {"a\\n": 1}', "unknown configuration key engine.a; known here"),
+        ("1: 2", ":1:1: unknown key 1"),
+        ('engine: {"a\\n": 1}', ":1:10: unknown key engine.a; known here"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, said: str) -> None:

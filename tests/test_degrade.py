@@ -14,7 +14,7 @@ from autoglm.errors import InvalidRequest
 from autoglm.types import TaskSpec
 from runtime.breaker import Breaker, BreakerOptions
 from runtime.clock import SystemClock
-from runtime.config import load
+from runtime.configload import load
 from runtime.store.jobprotocol import InsertLines
 from runtime.store.protocol import InsertTasks, ReleaseDue
 from runtime.store.queueprotocol import BeginServing, SetQueue

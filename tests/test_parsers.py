@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from autoglm import wire
 from autoglm.batchfile import LineParser
 from autoglm.bits import Bits
-from autoglm.errors import Conflict, ProtocolError
+from autoglm.errors import ConfigError, Conflict, ProtocolError
 from autoglm.ids import Ids
 from autoglm.resultfile import ResultFile
 from autoglm.types import ErrorInfo
 from autoglm.wire import FrameSplitter, decode_reply, encode_frame
-from runtime.config import ConfigError, load
+from runtime.configload import load
 from tests.door import Door
 from tests.mangled import EXTREMES, HELLO, REQUESTS, altered, damaged, framed, split
 

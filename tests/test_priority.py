@@ -15,7 +15,7 @@ from autoglm.errors import InvalidRequest
 from autoglm.given import priority_of
 from autoglm.types import TaskSpec
 from autoglm.wire import JobLine
-from runtime.config import load
+from runtime.configload import load
 from runtime.queueconfig import QUEUES
 
 NOW = 1_700_000_000_000

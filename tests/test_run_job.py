@@ -151,7 +151,7 @@ async def test_an_input_that_changes_while_it_is_read_is_refused_and_not_sealed(
     class Meddler(FakeServer):
         def __call__(self, request: wire.Request) -> list[wire.Reply]:
             if isinstance(request, wire.OpenJob):
-                options.input.write_text('{"prompt":"another"}')
+                (options.output.parent / "in.jsonl").write_text('{"prompt":"another"}')
             return super().__call__(request)
 
     server = Meddler()

@@ -20,7 +20,8 @@ from autoglm.degrade import QueueStatus
 from autoglm.service import Hold, Service
 from autoglm.types import Usage
 from runtime.breaker import Breaker, BreakerOptions
-from runtime.config import Config, load
+from runtime.config import Config
+from runtime.configload import load
 from runtime.store.protocol import Lane, Left
 from runtime.store.standin import PausedQueue
 
