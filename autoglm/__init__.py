@@ -18,6 +18,7 @@ from autoglm.errors import (
     ConfigError,
     Conflict,
     EngineUnavailable,
+    InvalidAnswer,
     InvalidRequest,
     NotAllowed,
     NotFound,
@@ -32,17 +33,34 @@ from autoglm.errors import (
     TaskExpired,
     UsageError,
 )
+from autoglm.eta import Eta
 from autoglm.ids import Ids
+from autoglm.pruneclient import Removed
+from autoglm.result import Parsed, Result
 from autoglm.retry import Patience
 from autoglm.status import Status
 from autoglm.streaming import Chunk
-from autoglm.types import Answer, Event, Message, Result, Sampling, Task, TaskSpec, TaskState, Usage
+from autoglm.types import (
+    Answer,
+    Choice,
+    Event,
+    Likely,
+    Message,
+    Output,
+    Sampling,
+    Task,
+    TaskSpec,
+    TaskState,
+    TokenLogprob,
+    Usage,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
     "AutoGLMError",
+    "Choice",
     "Chunk",
     "Client",
     "ConfigError",
@@ -53,16 +71,22 @@ __all__ = [
     "Drill",
     "DrillReport",
     "EngineUnavailable",
+    "Eta",
     "Event",
     "Failure",
     "Ids",
+    "InvalidAnswer",
     "InvalidRequest",
+    "Likely",
     "Message",
     "NotAllowed",
     "NotFound",
+    "Output",
+    "Parsed",
     "Patience",
     "ProtocolError",
     "QueueStatus",
+    "Removed",
     "Result",
     "Sampling",
     "ServerBusy",
@@ -77,6 +101,7 @@ __all__ = [
     "TaskExpired",
     "TaskSpec",
     "TaskState",
+    "TokenLogprob",
     "Usage",
     "UsageError",
     "__version__",

@@ -53,7 +53,8 @@ class _Extras(msgspec.Struct, frozen=True):
 
 
 _PROMPTS = ("body", "messages", "prompt", "input")
-_SETTINGS = {*Sampling.__struct_fields__, "max_completion_tokens"}
+_ASKED_OTHERWISE = {"n", "logprobs", "json_schema"}
+_SETTINGS = {*Sampling.__struct_fields__, "max_completion_tokens"} - _ASKED_OTHERWISE
 _OPENAI_FIELDS = {*_Extras.__struct_fields__, "method", "url", "body"}
 _PLAIN_FIELDS = {*_Extras.__struct_fields__, *_SETTINGS, "model", "system", "task_id"}
 _LATER = {"callback_url": "callbacks are not available in this version yet"}

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from autoglm import wire
 from autoglm.ids import Ids
 from autoglm.session import Session
-from autoglm.spec import NO_DEADLINE, moment_ms
+from autoglm.spec import NO_DEADLINE, TaskRef, id_of, moment_ms, refuse_one_text
 from autoglm.types import Task
 
 
@@ -23,7 +23,7 @@ class EditCalls:
 
     async def edit(
         self,
-        id: str,
+        task: TaskRef,
         *,
         priority: int | None = None,
         deadline: float | str | None = None,
@@ -31,25 +31,33 @@ class EditCalls:
     ) -> Task:
         """Change a task that waits; the task as it now stands. What is None stays as it is.
 
+            [task] = await client.list(state="pending", limit=1)
+            task = await client.edit(task, priority=1, if_version=task.version)
+
         `deadline` is from now, in seconds or words such as `"2h"`; `"none"` takes it away. With
         `if_version`, only if the task's `version` is still this. Raises NotFound, InvalidRequest,
         and Conflict if the task runs or has ended, or is at another version.
         """
         edited = await self.edit_many(
-            [id], priority=priority, deadline=deadline, if_version=if_version
+            [task], priority=priority, deadline=deadline, if_version=if_version
         )
         return edited[0]
 
     async def edit_many(
         self,
-        ids: Iterable[str],
+        tasks: Iterable[TaskRef],
         *,
         priority: int | None = None,
         deadline: float | str | None = None,
         if_version: int | None = None,
     ) -> tuple[Task, ...]:
-        """Like `edit`, for several in one transaction: all of them are changed, or none."""
+        """Like `edit`, for several in one transaction: all of them are changed, or none.
+
+        waiting = await client.list(state="pending", limit=100)
+        await client.edit_many(waiting, deadline="2h")
+        """
+        refuse_one_text("edit_many", tasks)
         none = deadline == NO_DEADLINE
         at = None if none else moment_ms("deadline", deadline, self._ids.now_ms())
-        message = wire.Edit(0, tuple(ids), priority, at, none, if_version)
+        message = wire.Edit(0, tuple(map(id_of, tasks)), priority, at, none, if_version)
         return (await self._session.call(message, wire.TaskPage)).tasks

@@ -14,19 +14,23 @@
     │   ├── Conflict             same key with other content; OUT belongs to another job; what is
     │   │                        to be edited runs, has ended or is at another version
     │   └── ProtocolError        the other side does not speak this protocol version
-    └── TaskError                the task itself ended without an answer                exit 1
+    └── TaskError                the task itself ended without a usable answer         exit 1
         ├── TaskDead             failed for good: `task.error` says why
         ├── TaskCancelled        somebody cancelled it
-        └── TaskExpired          its `expires` passed first
+        ├── TaskExpired          its `expires` passed first
+        └── InvalidAnswer        it was answered, but not in the form that was asked for: `text`
 
 `code` is the stable name that travels on the wire and stands in JSON output.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from autoglm.types import Task
+
+if TYPE_CHECKING:
+    from autoglm.result import Result
 
 
 class AutoGLMError(Exception):
@@ -134,6 +138,28 @@ class TaskCancelled(TaskError):
 
 class TaskExpired(TaskError):
     code = "expired"
+
+
+class InvalidAnswer(TaskError):
+    """The task succeeded, and its text is not what `response_format` asked for."""
+
+    code = "invalid_answer"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        task: Task | None = None,
+        result: Result | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, task=task)
+        self.result = result
+        """The answer as it was recorded."""
+
+    @property
+    def text(self) -> str:
+        return self.result.text if self.result else ""
 
 
 def _leaves(kind: type[AutoGLMError]) -> dict[str, type[AutoGLMError]]:

@@ -6,6 +6,7 @@ from autoglm import wire
 from autoglm.errors import NotFound
 from autoglm.eta import Eta
 from autoglm.session import Session
+from autoglm.spec import TaskRef, id_of
 from autoglm.types import Answer
 
 
@@ -14,12 +15,22 @@ class EtaCalls:
 
     _session: Session
 
-    async def eta(self, id: str) -> Eta | None:
-        """An estimate for a task that is pending or runs; None for any other. Raises NotFound."""
-        return (await self.look(id))[1]
+    async def eta(self, task: TaskRef) -> Eta | None:
+        """An estimate for a task that is pending or runs; None for any other. Raises NotFound.
 
-    async def look(self, id: str) -> tuple[Answer, Eta | None]:
-        """The task with its result, if it has one, and what `eta` says of it. Raises NotFound."""
+        eta = await client.eta(task)
+        if eta is not None:
+            print(eta.ahead, eta.finishes_in_s)
+        """
+        return (await self.look(task))[1]
+
+    async def look(self, task: TaskRef) -> tuple[Answer, Eta | None]:
+        """The task with its result, if it has one, and what `eta` says of it. Raises NotFound.
+
+        answer, eta = await client.look(task)
+        print(answer.task.state, eta)
+        """
+        id = id_of(task)
         reply = await self._session.call(wire.Get(0, id), wire.AnswerReply)
         if reply.answer is None:
             raise NotFound(f"no task {id}")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 from autoglm import wire
 from autoglm.errors import InvalidRequest, ProtocolError
+from autoglm.formats import Form, Format, format_or_none
 from autoglm.graph import NOT_STORED, Circle, in_order
 from autoglm.ids import Ids
 from autoglm.outcomes import accepted_task
 from autoglm.session import Session
-from autoglm.spec import Prompt, TaskOptions, size_bytes, task_spec
+from autoglm.spec import Prompt, TaskOptions, refuse_one_text, size_bytes, task_spec
 from autoglm.text import one_line
 from autoglm.types import Task, TaskSpec
 from autoglm.wire import FRAME_BYTES_MAX, TASKS_PER_SUBMIT_MAX
@@ -23,33 +24,48 @@ class GraphCalls:
     _session: Session
     _ids: Ids
 
-    def spec(self, prompt: Prompt, **options: Unpack[TaskOptions]) -> TaskSpec:
+    def spec(
+        self,
+        prompt: Prompt,
+        *,
+        response_format: Form[Any] | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> TaskSpec:
         """A task that is not handed in yet: its `id` is known, so that others can come `after` it.
 
-        Raises InvalidRequest.
+            first = client.spec("Summarise chapter one.")
+            second = client.spec("Translate the summary.", after=first)
+            await client.submit_many([first, second])
+
+        Takes what `submit` takes. Raises InvalidRequest.
         """
+        return self._spec(prompt, format_or_none(response_format), options)
+
+    def _spec(self, prompt: Prompt, wanted: Format[Any] | None, options: TaskOptions) -> TaskSpec:
         bound = self._session.tenant
+        options = options.copy()
         tenant = options.setdefault("tenant", bound or "default")
         if bound is not None and tenant != bound:
             raise InvalidRequest(
                 f"tenant {one_line(tenant, 40)}: this client speaks for {one_line(bound, 40)};"
                 " one with tenant=None speaks for all"
             )
-        spec = task_spec(prompt, id=self._ids.mint(), now_ms=self._ids.now_ms(), **options)
-        size_bytes(spec)
-        return spec
+        schema = None if wanted is None else wanted.schema
+        ids = self._ids
+        return task_spec(prompt, id=ids.mint(), now_ms=ids.now_ms(), json_schema=schema, **options)
 
     async def submit_many(self, tasks: Iterable[TaskSpec | Prompt]) -> Sequence[Task]:
         """Hand in tasks in one transaction, all or none; they may come `after` each other, in any
         order. The tasks as they were stored, in the order given.
 
-            parts = [client.spec(part) for part in chapter]
+            parts = [client.spec(part) for part in ("Chapter one.", "Chapter two.")]
             whole = client.spec("Put it together.", after=parts)
             await client.submit_many([*parts, whole])
 
         Repeating the call with the same specs changes nothing. Raises what `submit` raises, for the
         first task that is wrong, by its id: nothing was stored then.
         """
+        refuse_one_text("submit_many", tasks)
         specs = [each if isinstance(each, TaskSpec) else self.spec(each) for each in tasks]
         if not specs:
             return []

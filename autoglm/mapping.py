@@ -22,9 +22,10 @@ from autoglm import wire
 from autoglm.connection import Channel
 from autoglm.errors import AutoGLMError, InvalidRequest, ServerBusy
 from autoglm.outcomes import accepted_task, result_of
+from autoglm.result import Result
 from autoglm.session import AWAY, Session, unexpected
 from autoglm.spec import Prompt, size_bytes
-from autoglm.types import Answer, Result, TaskSpec
+from autoglm.types import Answer, TaskSpec
 
 Outcome = Result | AutoGLMError
 
@@ -39,6 +40,7 @@ class Mapping:
         self,
         session: Session,
         to_spec: Callable[[Prompt], TaskSpec],
+        of_result: Callable[[Result], Result],
         *,
         ordered: bool,
         in_flight: int,
@@ -47,6 +49,7 @@ class Mapping:
             raise InvalidRequest(f"in_flight {in_flight}: at least 1")
         self._session = session
         self._to_spec = to_spec
+        self._of_result = of_result
         self._ordered = ordered
         self._in_flight = in_flight
         self._running = anyio.CancelScope()
@@ -95,6 +98,18 @@ class Mapping:
                     raise self._source_error
                 return None
             await self._changed.wait()
+
+    async def take_some(self) -> list[Outcome]:
+        """Like `take`, of all that is there to be taken, at least one; empty at the end."""
+        some: list[Outcome] = []
+        while (not some or self.ready) and (outcome := await self.take()) is not None:
+            some.append(outcome)
+        return some
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to take. Any thread may ask."""
+        return self._taken in self._done if self._ordered else bool(self._done)
 
     def cancel(self) -> None:
         """Draw no more and stop listening; what was submitted stays submitted."""
@@ -184,7 +199,7 @@ class Mapping:
                             self._end(waiting, number, error)
                 case wire.AnswerReply(answer=Answer() as answer):
                     for number in numbers.pop(answer.task.id, ()):
-                        self._end(waiting, number, _outcome(answer))
+                        self._end(waiting, number, self._outcome(answer))
                 case wire.Chunk():
                     pass  # of a task that somebody else submitted, to be streamed
                 case reply:
@@ -195,6 +210,12 @@ class Mapping:
         self._done[number] = outcome
         self._notify()
 
+    def _outcome(self, answer: Answer) -> Outcome:
+        try:
+            return self._of_result(result_of(answer))
+        except AutoGLMError as error:
+            return error
+
     def _fail(self, error: AutoGLMError) -> None:
         self._fatal = error
         self._notify()
@@ -202,13 +223,6 @@ class Mapping:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
-
-
-def _outcome(answer: Answer) -> Outcome:
-    try:
-        return result_of(answer)
-    except AutoGLMError as error:
-        return error
 
 
 async def _each(prompts: Iterable[Prompt] | AsyncIterable[Prompt]) -> AsyncIterator[Prompt]:

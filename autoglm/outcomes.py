@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from autoglm.errors import ProtocolError, TaskCancelled, TaskDead, TaskError, TaskExpired, from_code
-from autoglm.types import Answer, Result, Task, TaskState
+from autoglm.result import Result
+from autoglm.types import Answer, Task, TaskState
 from autoglm.wire import Accepted
 
 _KINDS = {
@@ -27,7 +28,10 @@ def result_of(answer: Answer) -> Result:
     task, output = answer.task, answer.result
     if output is None:
         raise task_error(task)
-    return Result(output.text, output.finish_reason, output.usage, task, output.degraded)
+    return Result(
+        *(output.text, output.finish_reason, output.usage, task, output.degraded),
+        *(output.logprobs, output.others),
+    )
 
 
 def task_error(task: Task) -> TaskError:

@@ -14,54 +14,22 @@ from contextlib import contextmanager
 import anyio
 import msgspec
 
-from autoglm import wire
 from autoglm.client import Client
-from autoglm.ids import Ids
 from autoglm.paths import places
-from autoglm.session import Session
+from autoglm.pruneclient import Removed, Report
 from autoglm.types import to_json
 
 PLAIN_EVERY_S = 10.0
 
 
-class Removed(msgspec.Struct, frozen=True):
-    """What is gone: how many of each."""
-
-    tasks: int = 0
-    results: int = 0
-    events: int = 0
-    jobs: int = 0
-
-
-Report = Callable[[Removed], None]
-
-
 async def prune(arguments: argparse.Namespace) -> int:
     """The command. Exit code 0; raises what ends it early."""
-    before = Ids().now_ms() - int(arguments.older_than * 1000)
     socket = places(arguments.socket, arguments.data_dir).socket
     async with Client(socket, tenant=None) as client:
         with _shown() as report:
-            removed = await remove(client.session, before, report)
+            removed = await client.prune(arguments.older_than, report)
     sys.stdout.write(f"{to_json(removed).decode() if arguments.json else in_words(removed)}\n")
     return 0
-
-
-async def remove(session: Session, before: int, report: Report = lambda _: None) -> Removed:
-    """Remove what ended before `before` (Unix ms); `report` hears of it after each slice."""
-    removed, after = Removed(), (0, 0)
-    while True:
-        done = await session.call(wire.Prune(0, before, after), wire.Pruned)
-        removed = Removed(
-            removed.tasks + done.tasks,
-            removed.results + done.results,
-            removed.events + done.events,
-            removed.jobs + done.jobs,
-        )
-        report(removed)
-        if done.next is None:
-            return removed
-        after = done.next
 
 
 def in_words(removed: Removed) -> str:

@@ -16,7 +16,13 @@ class QueueCalls:
     _session: Session
 
     async def queues(self) -> Sequence[QueueStatus]:
-        """The queues there are, and how they are served."""
+        """The queues there are, and how they are served.
+
+            for queue in await client.queues():
+                print(queue.name, queue.degrade, queue.paused)
+
+        Sorted by name.
+        """
         return (await self._session.call(wire.ListQueues(0), wire.QueuesReply)).queues
 
     async def tenants(self) -> Sequence[TenantStatus]:
@@ -33,6 +39,10 @@ class QueueCalls:
     ) -> QueueStatus:
         """Set what a queue does while no engine can serve, or, with `reset`, go back to the
         configuration; the queue as it now stands. For the operator. Raises InvalidRequest.
+
+            async with Client(tenant=None) as operator:
+                await operator.set_queue("background", "default", "No engine is up: ask again.")
+                await operator.set_queue("background", reset=True)
         """
         message = wire.SetQueue(0, name, degrade, default_text, reset)
         reply = await self._session.call(message, wire.QueuesReply)

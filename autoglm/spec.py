@@ -6,28 +6,30 @@ trusts no client. It is the one place that says what each field may be.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict, cast, get_args
+from typing import Any, Unpack, cast, get_args
 
 import msgspec
 
 from autoglm.errors import InvalidRequest, UsageError
 from autoglm.graph import AfterFailure
+from autoglm.sampling import SamplingOptions, check_sampling, sampling_of
 from autoglm.text import duration_s, one_line
 from autoglm.types import (
     PRIORITY_LEAST_URGENT,
     PRIORITY_MOST_URGENT,
     Message,
-    Sampling,
     Task,
     TaskSpec,
 )
 
 Prompt = str | Sequence[Message | Mapping[str, Any]]
 """A text, taken as one user message, or the messages of a conversation."""
+TaskRef = str | Task | TaskSpec
+"""A task, by its id or as it is."""
 
 NAME_CHARS_MAX = 200
-STOPS_MAX = 16
 AFTER_FAILURES = get_args(AfterFailure)
 FACTORS_MAX = 16
 NUMBER_MAX = 10
@@ -39,31 +41,17 @@ AFTER_MAX = 4096
 ATTEMPTS_MAX = 1000
 TIMEOUT_S_MAX = 10**9
 """Some thirty years: for a time-out that never comes."""
+_HALF_A_PAIR = "the task holds text that is not valid Unicode"
 TIME_MS_MAX = 2**53
 """Far beyond any date, and exact in every language's numbers."""
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "max_tokens": (1, 2**31),
-    "min_tokens": (0, 2**31),
-    "temperature": (0, 100),
-    "top_p": (0, 1),
-    "top_k": (-1, 2**31),
-    "min_p": (0, 1),
-    "seed": (-(2**63), 2**63 - 1),
-    "presence_penalty": (-2, 2),
-    "frequency_penalty": (-2, 2),
-    "repetition_penalty": (0, 100),
-}
-_EXCLUDES_ZERO = {"top_p", "repetition_penalty"}
 
-
-class TaskOptions(TypedDict, total=False):
+class TaskOptions(SamplingOptions, total=False):
     """What may be said about a task besides its prompt; all of it is optional.
 
     `deadline` and `expires` are from now, in seconds or words such as `"2h"`. `system` is put
     before the messages. `attempt_timeout`, also in seconds or words, is what one attempt may take,
     and after `max_attempts` failures there is no other; the server's own limits if not given.
-    `sampling` carries the rarer settings; those named here win over it.
     `priority` and `queue` of None are for the server's rules to choose, by `kind`, `weight` and
     `factors` (numbers from 0 to 10). `stream` says that somebody will follow the answer as it is
     written. `after` names tasks, by id or as they are, that must succeed first; with
@@ -77,20 +65,19 @@ class TaskOptions(TypedDict, total=False):
     kind: str | None
     weight: float | None
     factors: Mapping[str, float] | Iterable[tuple[str, float]]
-    after: str | Iterable[str | Task | TaskSpec]
+    after: TaskRef | Iterable[TaskRef]
     after_failure: AfterFailure
     deadline: float | str | None
     expires: float | str | None
     max_attempts: int | None
     attempt_timeout: float | str | None
     system: str | None
-    max_tokens: int | None
-    temperature: float | None
-    top_p: float | None
-    seed: int | None
-    stop: str | Iterable[str]
-    sampling: Sampling
     stream: bool
+
+
+OPTIONS = frozenset(TaskOptions.__annotations__)
+_AS_THEY_ARE = ("queue", "priority", "kind", "key", "max_attempts", "weight")
+_task_decoder = msgspec.msgpack.Decoder(TaskSpec)
 
 
 def task_spec(
@@ -98,57 +85,47 @@ def task_spec(
     *,
     id: str,
     now_ms: int,
-    priority: int | None = None,
-    key: str | None = None,
-    tenant: str = "default",
-    queue: str | None = None,
-    kind: str | None = None,
-    weight: float | None = None,
-    factors: Mapping[str, float] | Iterable[tuple[str, float]] = (),
-    after: str | Iterable[str | Task | TaskSpec] = (),
-    after_failure: AfterFailure = "cancel",
-    deadline: float | str | None = None,
-    expires: float | str | None = None,
-    max_attempts: int | None = None,
-    attempt_timeout: float | str | None = None,
-    system: str | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
-    stop: str | Iterable[str] = (),
-    sampling: Sampling | None = None,
-    stream: bool = False,
+    json_schema: str | None = None,
+    **options: Unpack[TaskOptions],
 ) -> TaskSpec:
-    """The task that `prompt` and the options of `TaskOptions` describe.
+    """The task that `prompt` and the options describe.
 
     Raises InvalidRequest naming the option that is wrong.
     """
-    named = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
-    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    if stop:
-        given["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    given: Mapping[str, Any] = options
+    for name in given.keys() - OPTIONS:
+        near = difflib.get_close_matches(name, OPTIONS, n=1)
+        raise InvalidRequest(f"no option {name}{f'; did you mean {near[0]}?' if near else ''}")
     spec = TaskSpec(
         id=id,
-        messages=messages_of(prompt, system),
-        sampling=msgspec.structs.replace(sampling or Sampling(), **given),
-        tenant=tenant,
-        queue=queue,
-        priority=priority,
-        kind=kind,
-        key=key,
-        after=_ids_of(after),
-        after_failure=after_failure,
-        deadline_at=moment_ms("deadline", deadline, now_ms),
-        expires_at=moment_ms("expires", expires, now_ms),
-        stream=stream,
-        max_attempts=max_attempts,
-        attempt_timeout_s=span_s("attempt_timeout", attempt_timeout),
-        weight=weight,
-        factors=dict(factors),
+        messages=messages_of(prompt, given.get("system")),
+        sampling=sampling_of(given, json_schema),
+        tenant=given.get("tenant", "default"),
+        after=_ids_of(given.get("after", ())),
+        after_failure=given.get("after_failure", "cancel"),
+        deadline_at=moment_ms("deadline", given.get("deadline"), now_ms),
+        expires_at=moment_ms("expires", given.get("expires"), now_ms),
+        stream=given.get("stream", False),
+        attempt_timeout_s=span_s("attempt_timeout", given.get("attempt_timeout")),
+        factors=dict(given.get("factors", ())),
+        **{name: given.get(name) for name in _AS_THEY_ARE},
     )
+    _check_types(spec)
     check(spec)
     return spec
+
+
+def _check_types(spec: TaskSpec) -> None:
+    """Raises InvalidRequest for what no frame can carry, naming the field."""
+    try:
+        _task_decoder.decode(msgspec.msgpack.encode(spec))
+    except UnicodeEncodeError:
+        raise InvalidRequest(_HALF_A_PAIR) from None
+    except (msgspec.ValidationError, TypeError, OverflowError) as error:
+        what, _, where = str(error).partition(" - at `$")
+        field = where.strip("`.").removeprefix("sampling.").split("[")[0]
+        text = what.replace("`", "")
+        raise InvalidRequest(f"{field}: {text[:1].lower()}{text[1:]}" if field else text) from None
 
 
 def messages_of(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
@@ -200,7 +177,9 @@ def check(spec: TaskSpec) -> None:
         raise InvalidRequest(f"max_attempts {attempts}: from 1 to {ATTEMPTS_MAX}")
     if timeout_s is not None and not 0 < timeout_s <= TIMEOUT_S_MAX:  # NaN is within nothing
         raise InvalidRequest(f"attempt_timeout_s {timeout_s}: above 0 to {TIMEOUT_S_MAX} seconds")
-    _check_sampling(spec.sampling)
+    check_sampling(spec.sampling)
+    if spec.stream and (spec.sampling.n or 1) > 1:
+        raise InvalidRequest(f"n {spec.sampling.n}: a stream is of one answer")
 
 
 def check_priority(priority: int) -> None:
@@ -237,19 +216,6 @@ def check_name(field: str, value: str) -> None:
         raise InvalidRequest(f"{field}: from 1 to {NAME_CHARS_MAX} characters, not {len(value)}")
 
 
-def _check_sampling(sampling: Sampling) -> None:
-    for field, (least, most) in _RANGES.items():
-        value = getattr(sampling, field)
-        within = value is None or least <= value <= most  # NaN is within nothing
-        if not within or (value == 0 and field in _EXCLUDES_ZERO):
-            above = "above" if field in _EXCLUDES_ZERO else "from"
-            raise InvalidRequest(f"{field} {value}: {above} {least} to {most}")
-    if len(sampling.stop) > STOPS_MAX:
-        raise InvalidRequest(f"stop: at most {STOPS_MAX} texts, not {len(sampling.stop)}")
-    if "" in sampling.stop:
-        raise InvalidRequest("stop: an empty text would stop every answer at once")
-
-
 def size_bytes(spec: TaskSpec) -> int:
     """Its size on the wire. Raises InvalidRequest when a text holds half a surrogate pair.
 
@@ -258,12 +224,26 @@ def size_bytes(spec: TaskSpec) -> int:
     try:
         return len(msgspec.msgpack.encode(spec))
     except UnicodeEncodeError:
-        raise InvalidRequest("the task holds text that is not valid Unicode") from None
+        raise InvalidRequest(_HALF_A_PAIR) from None
 
 
-def _ids_of(after: str | Iterable[str | Task | TaskSpec]) -> tuple[str, ...]:
-    tasks = (after,) if isinstance(after, str) else after
-    return tuple(each if isinstance(each, str) else each.id for each in tasks)
+def id_of(task: TaskRef) -> str:
+    """Raises InvalidRequest for what is no task."""
+    id = task if isinstance(task, str) else getattr(cast("object", task), "id", None)
+    if not isinstance(id, str):
+        raise InvalidRequest(f"not a task, nor the id of one: {one_line(repr(task), 80)}")
+    return id
+
+
+def refuse_one_text(call: str, prompts: object) -> None:
+    """Raises InvalidRequest for one text where several are wanted: it would come in letters."""
+    if isinstance(prompts, str | bytes):
+        raise InvalidRequest(f"{call} takes several prompts, not one text: {call}([…])")
+
+
+def _ids_of(after: TaskRef | Iterable[TaskRef]) -> tuple[str, ...]:
+    one = isinstance(after, str | Task | TaskSpec)
+    return tuple(map(id_of, (after,) if one else after))
 
 
 def _message(turn: Message | Mapping[str, Any]) -> Message:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from autoglm import wire
 from autoglm.degrade import QueueStatus
 from autoglm.session import Session
-from autoglm.wire import Deed, QueueDeed
+from autoglm.spec import TaskRef, id_of, refuse_one_text
+from autoglm.wire import TASKS_PER_SUBMIT_MAX, Deed, QueueDeed
+
+
+async def in_parts(
+    call: str,
+    tasks: Iterable[TaskRef],
+    send: Callable[[tuple[str, ...]], Awaitable[wire.Cancelled]],
+) -> wire.Cancelled:
+    """What came of sending the ids of `tasks`, as many at a time as one request takes."""
+    refuse_one_text(call, tasks)
+    ids = tuple(map(id_of, tasks))
+    whole = wire.Cancelled(0)
+    for start in range(0, max(len(ids), 1), TASKS_PER_SUBMIT_MAX):
+        part = await send(ids[start : start + TASKS_PER_SUBMIT_MAX])
+        whole = wire.Cancelled(
+            *(0, whole.tasks + part.tasks, whole.unknown + part.unknown, whole.count + part.count)
+        )
+    return whole
 
 
 class SteerCalls:
@@ -17,25 +35,44 @@ class SteerCalls:
 
     _session: Session
 
-    async def pause(self, ids: Iterable[str]) -> wire.Cancelled:
-        """Tasks that wait stop waiting until they are resumed; what runs goes on."""
-        return await self._session.call(wire.Steer(0, "pause", tuple(ids)), wire.Cancelled)
+    async def pause(self, tasks: Iterable[TaskRef]) -> wire.Cancelled:
+        """Tasks that wait stop waiting until they are resumed; what runs goes on.
 
-    async def resume(self, ids: Iterable[str]) -> wire.Cancelled:
-        """Paused tasks wait again, in their old places."""
-        return await self._session.call(wire.Steer(0, "resume", tuple(ids)), wire.Cancelled)
+        await client.pause(await client.list(state="pending"))
+        """
+        return await self._steer("pause", tasks)
 
-    async def requeue(self, ids: Iterable[str]) -> wire.Cancelled:
-        """Archived tasks wait again; the longest wait of their queue begins anew."""
-        return await self._session.call(wire.Steer(0, "requeue", tuple(ids)), wire.Cancelled)
+    async def resume(self, tasks: Iterable[TaskRef]) -> wire.Cancelled:
+        """Paused tasks wait again, in their old places.
+
+        await client.resume(await client.list(state="paused"))
+        """
+        return await self._steer("resume", tasks)
+
+    async def requeue(self, tasks: Iterable[TaskRef]) -> wire.Cancelled:
+        """Archived tasks wait again; the longest wait of their queue begins anew.
+
+        await client.requeue(await client.list(state="archived", limit=100))
+        """
+        return await self._steer("requeue", tasks)
 
     async def pause_job(self, job: str) -> int:
-        """Pause the tasks that a job has waiting; how many those were. Raises NotFound."""
+        """Pause the tasks that a job has waiting; how many those were. Raises NotFound.
+
+        async for task in client.tasks(state="pending"):
+            if task.job:
+                await client.pause_job(task.job)
+        """
         return await self._in_slices("pause", job=job)
 
     async def resume_job(self, job: str) -> int:
-        """Resume the paused tasks of a job; how many those were. It takes lines again. Raises
-        NotFound.
+        """Resume the paused tasks of a job; how many those were.
+
+            async for task in client.tasks(state="paused"):
+                if task.job:
+                    await client.resume_job(task.job)
+
+        It takes lines again. Raises NotFound.
         """
         return await self._in_slices("resume", job=job)
 
@@ -46,27 +83,60 @@ class SteerCalls:
         return await self._in_slices("drain", job=job)
 
     async def requeue_all(self) -> int:
-        """Requeue every archived task within reach; how many those were."""
+        """Requeue every archived task within reach; how many those were.
+
+        print(await client.requeue_all())
+        """
         return await self._in_slices("requeue")
 
     async def pause_queue(self, name: str) -> QueueStatus:
-        """Begin nothing more of a queue; what is handed in waits. For the operator."""
+        """Begin nothing more of a queue; what is handed in waits.
+
+            async with Client(tenant=None) as operator:
+                print((await operator.pause_queue("background")).paused)
+
+        For the operator.
+        """
         return await self.steer_queue(name, "pause")
 
     async def resume_queue(self, name: str) -> QueueStatus:
-        """Go on with a queue. For the operator."""
+        """Go on with a queue.
+
+            async with Client(tenant=None) as operator:
+                print((await operator.resume_queue("background")).paused)
+
+        For the operator.
+        """
         return await self.steer_queue(name, "resume")
 
     async def drain_queue(self, name: str) -> QueueStatus:
-        """Take nothing new into a queue until it is resumed, and finish what waits in it: what is
-        handed in is refused with ServerBusy. For the operator.
+        """Take nothing new into a queue until it is resumed, and finish what waits in it.
+
+            async with Client(tenant=None) as operator:
+                await operator.drain_queue("background")
+                await operator.resume_queue("background")
+
+        What is handed in is refused with ServerBusy. For the operator.
         """
         return await self.steer_queue(name, "drain")
 
     async def steer_queue(self, name: str, deed: QueueDeed) -> QueueStatus:
-        """Pause, resume or drain a queue, by that word."""
+        """Pause, resume or drain a queue, by that word.
+
+            async with Client(tenant=None) as operator:
+                await operator.steer_queue("background", "resume")
+
+        For the operator.
+        """
         message = wire.SteerQueue(0, name, deed)
         return (await self._session.call(message, wire.QueuesReply)).queues[0]
+
+    async def _steer(self, deed: Deed, tasks: Iterable[TaskRef]) -> wire.Cancelled:
+        return await in_parts(
+            deed,
+            tasks,
+            lambda ids: self._session.call(wire.Steer(0, deed, ids), wire.Cancelled),
+        )
 
     async def _in_slices(self, deed: Deed, job: str | None = None) -> int:
         """The server changes a slice at a time. Broken off, the same call changes the rest."""

@@ -90,6 +90,12 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     ignore_eos: bool = False
+    n: int | None = None
+    """How many answers; None: one. Each of several takes a slot of the engine."""
+    logprobs: int | None = None
+    """Log probabilities of the answer's tokens, with this many likely ones for each."""
+    json_schema: str | None = None
+    """JSON text of the schema that the answer, JSON too, has to follow."""
 
 
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -183,7 +189,35 @@ class Task(msgspec.Struct, frozen=True):
     """Another number after every change of it: what `edit` can insist on."""
 
 
-class Output(msgspec.Struct, frozen=True):
+class Likely(msgspec.Struct, frozen=True):
+    """A token that might have stood at a place, and the natural logarithm of its probability.
+
+    `LOGPROB_LEAST` stands for whatever is less likely than that.
+    """
+
+    token: str
+    logprob: float
+
+
+class TokenLogprob(Likely, frozen=True, omit_defaults=True):
+    """One token of an answer, and the likeliest ones at its place, the likeliest first."""
+
+    top: tuple[Likely, ...] = ()
+
+
+LOGPROB_LEAST = -9999.0
+"""As OpenAI has it: JSON knows no infinity."""
+
+
+class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One of several answers to the same prompt. `logprobs` None: they were not asked for."""
+
+    text: str
+    finish_reason: str
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the model said. `finish_reason` is `stop` or `length`."""
 
     text: str
@@ -191,6 +225,9 @@ class Output(msgspec.Struct, frozen=True):
     usage: Usage
     degraded: Degraded | None = None
     """As its task says."""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    others: tuple[Choice, ...] = ()
+    """The further answers, where `n` asked for more than one."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -198,16 +235,6 @@ class Answer(msgspec.Struct, frozen=True):
 
     task: Task
     result: Output | None = None
-
-
-class Result(msgspec.Struct, frozen=True):
-    """A recorded answer together with its task, as the client hands it out."""
-
-    text: str
-    finish_reason: str
-    usage: Usage
-    task: Task
-    degraded: Degraded | None = None
 
 
 class Event(

@@ -83,6 +83,9 @@ def params_continuable(params: SamplingParams) -> bool:
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,
         repetition_penalty=params.repetition_penalty,
+        n=params.n,
+        logprobs=params.logprobs,
+        json_schema=None if params.structured_outputs is None else "",
     )
     return continuable(given)
 

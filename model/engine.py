@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import msgspec
 
 from autoglm.status import EngineChoice
-from autoglm.types import ErrorInfo, Message, Sampling
+from autoglm.types import Choice, ErrorInfo, Message, Sampling, TokenLogprob
 from runtime.partial import Partial
 
 GIVEN_UP: Final = "aborted"
@@ -56,17 +56,25 @@ class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of the tokens of the answer, those that were there when this attempt began."""
     partial: Partial | None = None
     """Of what was stopped: how to go on."""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """Of the text's tokens, where they were asked for."""
+    others: tuple[Choice, ...] = ()
+    """The further answers, where several were asked for. Token counts are of all together."""
 
 
 def continuable(sampling: Sampling) -> bool:
     """Whether an answer goes on from its tokens as if it had never been interrupted.
 
     A seed says which random numbers come next, and penalties count the tokens made so far: both
-    would begin anew.
+    would begin anew. Of several answers, of log probabilities and of a grammar only the end would
+    come.
     """
     penalties = (sampling.presence_penalty or 0, sampling.frequency_penalty or 0)
     return (
-        (sampling.seed is None or sampling.temperature == 0)
+        (sampling.n or 1) == 1
+        and sampling.logprobs is None
+        and sampling.json_schema is None
+        and (sampling.seed is None or sampling.temperature == 0)
         and not any(penalties)
         and sampling.repetition_penalty in {None, 1}
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from autoglm.types import ErrorInfo
@@ -252,12 +253,16 @@ class EngineHost:
 
 def _bounded(completion: Completion) -> Completion:
     """Raises RequestFailed for an answer that no reply could carry."""
-    text = completion.text
     # UTF-8 takes four bytes a character at most: only long texts need to be measured.
-    if len(text) > ANSWER_BYTES_MAX // 4 and (size := len(text.encode())) > ANSWER_BYTES_MAX:
+    plain = completion.logprobs is None and not completion.others
+    if plain and len(completion.text) <= ANSWER_BYTES_MAX // 4:
+        return completion
+    size = len(completion.text.encode()) if plain else len(msgspec.json.encode(completion))
+    if size > ANSWER_BYTES_MAX:
         raise RequestFailed(
             "answer_too_long",
-            f"the answer has {size} bytes, over the limit of {ANSWER_BYTES_MAX}; lower max_tokens",
+            f"the answer has {size} bytes, over the limit of {ANSWER_BYTES_MAX}; lower max_tokens"
+            f"{'' if plain else ', n or logprobs'}",
             permanent=True,
         )
     return completion

@@ -4,7 +4,9 @@ It is what tests, drills and the deterministic simulation run on: the same reque
 times give the same answers at the same times. A token is a word, of prompts and answers alike.
 
 - The answer begins with the first 16 hex digits of SHA-256 of the last user message (UTF-8, marks
-  included); filler words follow up to its number of tokens.
+  included); filler words follow up to its number of tokens. Asked for JSON, it is the plainest
+  value that the schema allows, with those digits as its texts.
+- Several answers to one prompt are the same text, in one slot, and it is certain of each token.
 - One step takes `step_ms`, however many requests run, and gives each of them one token. Requests
   that joined meanwhile take part in the next step, which is longer by their prefill: prompt tokens
   / `prefill_tok_s`. A request beyond `max_num_seqs` waits for a slot, first come, first served.
@@ -31,6 +33,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
+from autoglm.types import Choice, Likely, TokenLogprob
 from model.engine import (
     Completion,
     EngineInfo,
@@ -40,6 +43,7 @@ from model.engine import (
     continuable,
 )
 from model.generation import Generation
+from model.simulated_answer import Json, Words, answer_to
 from runtime.clock import Clock
 from runtime.config import EngineConfig, SimulatedConfig
 from runtime.partial import Partial
@@ -122,7 +126,7 @@ class SimulatedEngine:
         request: EngineRequest,
         on_text: Callable[[str], None] | None,
     ) -> Completion:
-        """See Engine.generate. Sampling beyond the number of tokens makes no difference here."""
+        """See Engine.generate. What of the sampling chooses tokens makes no difference here."""
         texts = [request.prompt or "", *(message.content for message in request.messages)]
         marks = _marks(texts)
         prompt_tokens = sum(len(text.split()) for text in texts)
@@ -134,8 +138,9 @@ class SimulatedEngine:
                 "prompt and answer together",
                 permanent=True,
             )
-        wanted, finish_reason = self._length(request, marks, room)
-        generation = Generation.of(request, prompt_tokens, wanted, on_text)
+        answer = answer_to(request)
+        wanted, finish_reason = self._length(request, marks, room, answer)
+        generation = Generation.of(request, answer, prompt_tokens, wanted, on_text)
         async with self._slots:
             if continuable(request.sampling):
                 self._by_id[request.id] = generation
@@ -148,14 +153,18 @@ class SimulatedEngine:
             finally:
                 if self._by_id.get(request.id) is generation:
                     del self._by_id[request.id]
+        text, count = generation.text, request.sampling.n or 1
+        logprobs = _certain(request, answer, generation.made)
         return Completion(
             id=request.id,
             attempt=request.attempt,
-            text=generation.text,
+            text=text,
             finish_reason=finish_reason,
             prompt_tokens=prompt_tokens,
-            completion_tokens=generation.made,
+            completion_tokens=generation.made * count,
             before=generation.before,
+            logprobs=logprobs,
+            others=(Choice(text, finish_reason, logprobs),) * (count - 1),
         )
 
     def reading(self) -> EngineLoad:
@@ -182,10 +191,14 @@ class SimulatedEngine:
     def close(self) -> None:
         self._halted = True
 
-    def _length(self, request: EngineRequest, marks: dict[str, str], room: int) -> tuple[int, str]:
+    def _length(
+        self, request: EngineRequest, marks: dict[str, str], room: int, answer: Words | Json
+    ) -> tuple[int, str]:
         """Tokens of the answer, and why it ends there."""
         sampling = request.sampling
         limit = room if sampling.max_tokens is None else max(1, min(room, sampling.max_tokens))
+        if isinstance(answer, Json):
+            return (answer.tokens, "stop") if answer.tokens <= limit else (limit, "length")
         natural = int(float(marks.get("tokens") or self._config.simulated.output_tokens))
         natural = limit + 1 if sampling.ignore_eos else max(natural, sampling.min_tokens or 1)
         return (natural, "stop") if natural <= limit else (limit, "length")
@@ -273,3 +286,14 @@ class SimulatedEngine:
 def _marks(texts: list[str]) -> dict[str, str]:
     """The marks that stand in a prompt with their values; of repeated ones the last."""
     return {name: value for text in texts if "[[" in text for name, value in _MARK.findall(text)}
+
+
+def _certain(
+    request: EngineRequest, answer: Words | Json, tokens: int
+) -> tuple[TokenLogprob, ...] | None:
+    """Log probabilities, if they are asked for."""
+    asked = request.sampling.logprobs
+    if asked is None:
+        return None
+    texts = map(answer.token, range(tokens))
+    return tuple(TokenLogprob(text, 0.0, (Likely(text, 0.0),) if asked else ()) for text in texts)

@@ -1,4 +1,5 @@
-"""The real engine: vLLM 0.32, all of it behind this file and `model.continuing`.
+"""The real engine: vLLM 0.32, all of it behind this file and the two
+beside it, `model.continuing` and `model.vllm_output`.
 
 vLLM promises stability for little of what is needed here (renderers, the client of its core,
 AsyncLLM), so nobody else imports it, the version is pinned, and it is imported no earlier than
@@ -39,7 +40,6 @@ from model.continuing import (
     remaining_of,
 )
 from model.engine import (
-    GIVEN_UP,
     Completion,
     EngineDead,
     EngineInfo,
@@ -50,6 +50,7 @@ from model.engine import (
 )
 from model.models import resolve_model
 from model.processor import decide, read_processor
+from model.vllm_output import Answers, ended_well
 from model.vllm_settings import (
     NOT_INSTALLED,
     QUIET,
@@ -62,7 +63,6 @@ from runtime.partial import Partial
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
-    from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
 
@@ -91,6 +91,7 @@ class VllmEngine:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of libraries about each other
+                from vllm.config import StructuredOutputsConfig
                 from vllm.engine.arg_utils import AsyncEngineArgs
                 from vllm.platforms import current_platform
                 from vllm.v1.engine.async_llm import AsyncLLM
@@ -102,7 +103,16 @@ class VllmEngine:
             plan = decide(read_processor(), self._config, model)
             os.environ.update(engine_environment(plan, os.environ))
         try:
-            arguments = AsyncEngineArgs(model=str(folder), **engine_arguments(self._config, plan))
+            # Without freedom for blanks and fields of its own, which a small model writes
+            # without end.
+            grammars = StructuredOutputsConfig(
+                backend="guidance", disable_any_whitespace=True, disable_additional_properties=True
+            )
+            arguments = AsyncEngineArgs(
+                model=str(folder),
+                structured_outputs_config=grammars,
+                **engine_arguments(self._config, plan),
+            )
             self._engine = AsyncLLM.from_engine_args(arguments)
             self._count_tokens(self._engine)
         except ValueError as error:  # of the model or the settings: no second try can help
@@ -170,12 +180,14 @@ class VllmEngine:
     def _sampling(self, sampling: Sampling, *, streams: bool) -> SamplingParams:
         """vLLM's parameters; an unset maximum of tokens is the rest of the context, not its 16."""
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         fields: dict[str, Any] = msgspec.structs.asdict(sampling)
         given = {name: value for name, value in fields.items() if value is not None}
         merged: dict[str, Any] = {**self._defaults, "max_tokens": None, **given}
         merged["stop"] = list(sampling.stop)
+        if (schema := merged.pop("json_schema", None)) is not None:
+            merged["structured_outputs"] = StructuredOutputsParams(json=schema)
         kind = RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY
         return SamplingParams(**merged, output_kind=kind)
 
@@ -263,7 +275,7 @@ class VllmEngine:
                         if rest.stopped:
                             break
                         if output.finish_reason is not None:
-                            reason = _finish_reason(last)
+                            reason = ended_well(output.finish_reason)
             finally:
                 self._running -= 1
         tokens = len(prompt["prompt_token_ids"])
@@ -299,31 +311,18 @@ class VllmEngine:
         on_text: Callable[[str], None] | None,
     ) -> Completion:
         """From the first token on."""
-        pieces: list[str] = []
-        tokens = 0
-        last: RequestOutput | None = None
+        answers = Answers(request)
         outputs = self._live().generate(prompt, params, f"{request.id}-{request.attempt}")
         self._running += 1
         try:
             async with contextlib.aclosing(outputs):
-                async for last in outputs:
-                    (output,) = last.outputs
-                    tokens += len(output.token_ids)
-                    pieces.append(output.text)
-                    if on_text is not None and output.text:
-                        on_text(output.text)
+                async for output in outputs:
+                    text = answers.take(output)
+                    if on_text is not None and text:
+                        on_text(text)
         finally:
             self._running -= 1
-        assert last is not None, "vLLM ended a generation without a word"
-        return Completion(
-            id=request.id,
-            attempt=request.attempt,
-            text="".join(pieces),
-            finish_reason=_finish_reason(last),
-            prompt_tokens=len(last.prompt_token_ids or ()),
-            completion_tokens=tokens,
-            cached_tokens=last.num_cached_tokens or 0,
-        )
+        return answers.completion()
 
     def _live(self) -> AsyncLLM:
         if self._engine is None:
@@ -351,16 +350,6 @@ def plain_chat(messages: tuple[Message, ...]) -> str:
     """A conversation as plain text, for a model that has no chat template of its own."""
     lines = [f"{message.role}: {message.content}" for message in messages]
     return "\n".join([*lines, "assistant:"])
-
-
-def _finish_reason(last: RequestOutput) -> str:
-    """`stop` or `length`; anything else was no answer."""
-    reason = last.outputs[0].finish_reason
-    if reason in {"stop", "length"}:
-        return reason
-    if reason == "abort":
-        raise RequestFailed(GIVEN_UP, "the engine aborted the request", permanent=False)
-    raise RequestFailed("engine_error", f"the engine ended with {reason!r}", permanent=False)
 
 
 def _one_line(error: Exception) -> str:

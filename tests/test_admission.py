@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from actors.policy.admission import LINE_MAX, check_lines, check_task, edit_of
 from autoglm.errors import InvalidRequest
 from autoglm.given import priority_of
-from autoglm.spec import AFTER_MAX, FACTORS_MAX, NAME_CHARS_MAX, STOPS_MAX, TIME_MS_MAX
+from autoglm.sampling import STOPS_MAX
+from autoglm.spec import AFTER_MAX, FACTORS_MAX, NAME_CHARS_MAX, TIME_MS_MAX
 from autoglm.types import ErrorInfo, Message, Sampling, TaskSpec
 from autoglm.wire import TASKS_PER_SUBMIT_MAX, Edit, JobLine
 from runtime.queueconfig import QUEUES

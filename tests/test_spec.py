@@ -113,3 +113,38 @@ def test_what_no_server_could_take_is_refused_by_its_name(
 def test_half_a_character_is_refused_before_it_is_sent() -> None:
     with pytest.raises(InvalidRequest, match="Unicode"):
         size_bytes(spec("\ud800"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("max_new_tokens", 5, "did you mean max_tokens"),
+        ("temprature", 1, "did you mean temperature"),
+        ("max_tokens", "many", "max_tokens: expected `?int"),
+        ("max_tokens", 2.5, "max_tokens: expected `?int"),
+        ("temperature", "hot", "temperature: expected `?float"),
+        ("priority", 2.5, "priority: expected `?int"),
+        ("stream", "yes", "stream: expected `?bool"),
+        ("kind", 3, "kind: expected `?str"),
+        ("n", 0, "n 0: from 1"),
+        ("logprobs", 21, "logprobs 21: from 0 to 20"),
+        ("stop", [1], "stop: expected `?str"),
+        ("seed", 2**70, "Integer can't be|out of range|64"),
+    ],
+)
+def test_a_wrong_name_or_value_is_one_sentence(option: str, value: object, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words) as refused:
+        spec(**{option: value})
+    assert "\n" not in str(refused.value)
+
+
+def test_a_stream_is_of_one_answer() -> None:
+    assert spec(n=2).sampling.n == 2
+    with pytest.raises(InvalidRequest, match="a stream is of one answer"):
+        spec(n=2, stream=True)
+
+
+@pytest.mark.parametrize("schema", ["", "[]", "{", "3", "{} {}", "[" * 100_000])
+def test_a_schema_that_is_no_json_object_is_refused(schema: str) -> None:
+    with pytest.raises(InvalidRequest, match="json_schema"):
+        spec(sampling=Sampling(json_schema=schema))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import sys
@@ -132,6 +133,92 @@ async def test_a_bad_parameter_fails_the_request_for_good(
     with pytest.raises(RequestFailed, match=next(iter(bad))) as refused:
         await engine.generate(ask("Why?", **bad), None)
     assert (refused.value.code, refused.value.permanent) == ("invalid_request", True)
+
+
+@real_engine
+async def test_several_answers_to_one_prompt_differ_and_come_back_with_their_seed(
+    engine: VllmEngine,
+) -> None:
+    several = ask("Roll the dice.", n=3, seed=7, temperature=1.0)
+    first = await engine.generate(several, None)
+    texts = [first.text, *(choice.text for choice in first.others)]
+    assert len(set(texts)) == 3
+    assert first.completion_tokens == 3 * 12
+    again = await engine.generate(several, None)
+    assert [again.text, *(choice.text for choice in again.others)] == texts
+    other = await engine.generate(ask("Roll the dice.", seed=8, temperature=1.0), None)
+    assert other.text == texts[1], "the second of them has the next seed"
+
+
+@real_engine
+async def test_more_answers_than_slots_are_all_given(engine: VllmEngine) -> None:
+    completion = await engine.generate(ask("Roll the dice.", n=20, temperature=1.0), None)
+    assert len(completion.others) == 19
+    assert completion.completion_tokens == 20 * 12
+
+
+@real_engine
+@pytest.mark.parametrize("stream", [False, True])
+async def test_every_token_has_its_log_probability(engine: VllmEngine, stream: bool) -> None:
+    pieces: list[str] = []
+    asked = ask("How likely?", logprobs=3, stream=stream)
+    completion = await engine.generate(asked, pieces.append if stream else None)
+    logprobs = completion.logprobs
+    assert logprobs is not None
+    assert len(logprobs) == 12
+    for token in logprobs:
+        assert len(token.top) == 3
+        assert token.token == token.top[0].token, "greedy: the likeliest was chosen"
+        assert 0 >= token.top[0].logprob >= token.top[1].logprob >= token.top[2].logprob
+    bare = await engine.generate(ask("How likely?", logprobs=0), None)
+    assert bare.logprobs is not None
+    assert [token.top for token in bare.logprobs] == [()] * 12
+    assert [token.logprob for token in bare.logprobs] == pytest.approx(
+        [token.logprob for token in logprobs], abs=0.01
+    )
+    assert (await engine.generate(ask("How likely?"), None)).logprobs is None
+
+
+@real_engine
+async def test_a_stop_text_ends_the_answer_before_it(engine: VllmEngine) -> None:
+    whole = (await engine.generate(ask("Stop."), None)).text
+    stop = whole[4:6]
+    completion = await engine.generate(ask("Stop.", stop=(stop,)), None)
+    assert completion.finish_reason == "stop"
+    assert completion.text == whole[: whole.index(stop)]
+
+
+SCHEMA = """{"type": "object", "required": ["side", "legs"], "properties": {
+    "side": {"enum": ["left", "right"]},
+    "legs": {"type": "integer", "minimum": 1, "maximum": 8}}}"""
+BAD_SCHEMAS = ('{"type": "nothing"}', '{"$ref": "#/$defs/missing"}', '{"minimum": "a"}')
+
+
+@real_engine
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_follows_its_schema(engine: VllmEngine, stream: bool) -> None:
+    asked = ask("Which?", json_schema=SCHEMA, max_tokens=200, ignore_eos=False, stream=stream)
+    pieces: list[str] = []
+    completion = await engine.generate(asked, pieces.append if stream else None)
+    assert completion.finish_reason == "stop"
+    value = json.loads(completion.text)
+    assert set(value) == {"side", "legs"}
+    assert value["side"] in {"left", "right"}
+    assert 1 <= value["legs"] <= 8
+    assert not stream or "".join(pieces) == completion.text
+
+
+@real_engine
+@pytest.mark.parametrize(
+    "bad", ['{"type": "nothing"}', '{"$ref": "#/$defs/missing"}', '{"minimum": "a"}']
+)
+async def test_a_schema_that_can_t_be_followed_fails_the_request_for_good(
+    engine: VllmEngine, bad: str
+) -> None:
+    with pytest.raises(RequestFailed) as refused:
+        await engine.generate(ask("Which?", json_schema=bad, max_tokens=50, ignore_eos=False), None)
+    assert (refused.value.code, refused.value.permanent) == ("invalid_request", True)
+    assert (await engine.generate(ask("Why?"), None)).text, "the engine lives on"
 
 
 @real_engine

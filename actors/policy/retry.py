@@ -37,7 +37,9 @@ def outcome(flight: Flight[ClaimedTask], retry: RetryConfig, draw: float) -> Out
     if ended.error is not None:
         return _failed(task, ended.error, ended.permanent, usage, retry, draw)
     chars = prompt_chars(task.messages, task.prompt)
-    output = Output(ended.text, ended.finish_reason, usage)
+    output = Output(
+        *(ended.text, ended.finish_reason, usage), logprobs=ended.logprobs, others=ended.others
+    )
     if ended.before:  # an earlier attempt took the rest
         usage = Usage(0, usage.completion_tokens - ended.before)
     return Outcome(

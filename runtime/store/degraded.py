@@ -17,7 +17,7 @@ from autoglm.types import Answer, ErrorInfo, Output, Task, TaskSpec, TaskState, 
 from autoglm.wire import Accepted, JobLine
 from runtime.store import same
 from runtime.store.protocol import Ending
-from runtime.store.rows import execute_rows
+from runtime.store.rows import execute_rows, more_text
 from runtime.store.standin import StandIn, StandIns
 from runtime.store.transaction import Transaction
 
@@ -73,7 +73,7 @@ def answer(
             outcome.append(each)
             continue
         answered.add(each.seq)
-        results.append((each.seq, output.text, output.finish_reason, 0, 0, 0))
+        results.append((each.seq, output.text, output.finish_reason, 0, 0, 0, more_text(output)))
         outcome.append(Stored(Accepted(_end(tx, task, each.seq, output)), each.seq))
     execute_rows(tx.cx, "INSERT INTO result {rows}", results)
     if answered:

@@ -21,7 +21,14 @@ from runtime.store.protocol import (
     PutBack,
     RecordOutcomes,
 )
-from runtime.store.rows import all_rows, error_of, error_text, execute_rows, json_numbers
+from runtime.store.rows import (
+    all_rows,
+    error_of,
+    error_text,
+    execute_rows,
+    json_numbers,
+    more_text,
+)
 from runtime.store.transaction import Payload, Transaction
 
 ENGINE_DIED = ErrorInfo("engine_died", "the engine died while it ran; nothing was charged")
@@ -203,7 +210,7 @@ def _result(outcome: Outcome) -> tuple[object, ...]:
     usage = output.usage
     return (
         *(outcome.seq, output.text, output.finish_reason),
-        *(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
+        *(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, more_text(output)),
     )
 
 

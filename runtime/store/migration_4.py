@@ -11,6 +11,7 @@ CREATE TABLE checkpoint (
 """,
     "ALTER TABLE queue_paused ADD COLUMN draining INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE job ADD COLUMN draining INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE result ADD COLUMN more TEXT",
     "DROP TABLE waiting",
     """
 CREATE TABLE waiting (

@@ -8,7 +8,7 @@
              by queue and tenant; what becomes of a task when another that it waits for fails,
              and whose urgency it has; what waits is counted
     3 ─▶ 4   checkpoints: how far the answer of an open task is; queues and jobs that are drained;
-             what waits is counted by queue, too
+             what waits is counted by queue, too; a result may hold more than a text
 
 A step is frozen: it spells out the tables it makes, because `schema.sql` goes on. SQLite can't
 change a column's type or place, so a table is renamed, made anew, filled by one statement and the

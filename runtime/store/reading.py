@@ -6,20 +6,31 @@ import sqlite3
 from typing import Any
 
 from autoglm.errors import NotFound
-from autoglm.types import Answer, Event, Output, Task, TaskState, Usage
+from autoglm.types import Answer, Event, Task, TaskState, Usage
 from autoglm.wire import JobLineEnded
 from runtime.store.jobprotocol import FetchJobLines
 from runtime.store.protocol import FetchAnswers, FetchEvents, FetchSummary, FetchTasks, Summary
 from runtime.store.queues import paused_queues, queue_settings
-from runtime.store.rows import TASK_COLUMNS, TASK_WIDTH, chunked, error_of, marks, task_of
+from runtime.store.rows import (
+    TASK_COLUMNS,
+    TASK_WIDTH,
+    chunked,
+    error_of,
+    marks,
+    output_of,
+    task_of,
+)
 
 PAGE_BYTES_MAX = 8 * 1024 * 1024
 """Answers' text in one page, so that a page always fits a frame."""
 
 _ANSWER_COLUMNS = (
     f"{TASK_COLUMNS}, r.text, r.finish_reason, r.prompt_tokens, r.completion_tokens,"
-    " r.cached_tokens"
+    " r.cached_tokens, r.more"
 )
+
+_TEXT, _MORE = TASK_WIDTH, TASK_WIDTH + 5
+"""Where in a row of them those stand."""
 
 _CHAIN = """
 WITH RECURSIVE chain AS (
@@ -117,7 +128,7 @@ def fetch_job_lines(
             exhausted = False
             break
         answer = _answer(row) if row[0] is not None else None
-        size += len(answer.result.text) if answer and answer.result else 0
+        size += len(row[_TEXT] or "") + len(row[_MORE] or "")
         lines.append(
             JobLineEnded(
                 line, line if query.ordered else ended, custom_id, url, answer, error_of(error)
@@ -150,8 +161,7 @@ def _event(row: tuple[Any, ...]) -> Event:
 
 def _answer(row: tuple[Any, ...]) -> Answer:
     task = task_of(row)
-    text, finish_reason, *usage = row[TASK_WIDTH : TASK_WIDTH + 5]
-    output = None
-    if text is not None:
-        output = Output(text, finish_reason, Usage(*usage), task.degraded)
-    return Answer(task, output)
+    text, finish_reason, *usage, more = row[TASK_WIDTH : TASK_WIDTH + 6]
+    if text is None:
+        return Answer(task)
+    return Answer(task, output_of(text, finish_reason, Usage(*usage), task.degraded, more))

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
-from autoglm.types import ErrorInfo, Task, TaskState
+from autoglm.degrade import Degraded
+from autoglm.types import Choice, ErrorInfo, Output, Task, TaskState, TokenLogprob, Usage
 
 V = TypeVar("V")
 
@@ -82,6 +83,29 @@ def error_of(text: object) -> ErrorInfo | None:
 
 def error_text(error: ErrorInfo | None) -> str | None:
     return None if error is None else msgspec.json.encode(error).decode()
+
+
+class More(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a result holds beside its text; few do."""
+
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    others: tuple[Choice, ...] = ()
+
+
+_decode_more = msgspec.json.Decoder(More).decode
+
+
+def more_text(output: Output) -> str | None:
+    if output.logprobs is None and not output.others:
+        return None
+    return msgspec.json.encode(More(output.logprobs, output.others)).decode()
+
+
+def output_of(
+    text: str, finish_reason: str, usage: Usage, degraded: Degraded | None, more: str | None
+) -> Output:
+    held = More() if more is None else _decode_more(more)
+    return Output(text, finish_reason, usage, degraded, held.logprobs, held.others)
 
 
 def chunked(items: tuple[V, ...], size: int = 500) -> Iterator[tuple[V, ...]]:

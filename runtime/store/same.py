@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from autoglm.types import Output, TaskSpec, Usage
 from runtime.store import checkpoints
 from runtime.store.content import hash_of, same_content
-from runtime.store.rows import execute_rows, json_numbers
+from runtime.store.rows import execute_rows, json_numbers, output_of
 from runtime.store.transaction import Transaction
 
 SLICE = 250
@@ -86,10 +86,10 @@ def find(tx: Transaction, spec: TaskSpec, body: str) -> Output | None:
     rows = tx.cx.execute(_FIND, (hash_of(spec.tenant, engine, body), spec.tenant))
     for event, asked, seq in rows:
         if same_content(asked, body) and _engine_at(tx.cx, event) == engine:
-            text, finish_reason = tx.cx.execute(
-                "SELECT text, finish_reason FROM result WHERE task = ?", (seq,)
+            text, finish_reason, more = tx.cx.execute(
+                "SELECT text, finish_reason, more FROM result WHERE task = ?", (seq,)
             ).fetchone()
-            return Output(text, finish_reason, Usage(), "cached")
+            return output_of(text, finish_reason, Usage(), "cached", more)
     return None
 
 

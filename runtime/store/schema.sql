@@ -71,7 +71,8 @@ CREATE TABLE result (                       -- the primary key is the promise: o
     finish_reason     TEXT    NOT NULL,
     prompt_tokens     INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL,
-    cached_tokens     INTEGER NOT NULL
+    cached_tokens     INTEGER NOT NULL,
+    more              TEXT                  -- JSON: log probabilities and further answers
 ) STRICT;
 
 CREATE TABLE event (                        -- every transition, in order
