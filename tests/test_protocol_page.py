@@ -12,7 +12,7 @@ from tests.protocol_page import BEGIN, END, PAGE, rendered, tags
 
 TEXT = PAGE.read_text()
 BY_HAND = TEXT.partition(BEGIN)[0]
-RETURNED_BY_THE_CLIENT_ALONE = {"usage", "config", "not_running"}
+RETURNED_BY_THE_CLIENT_ALONE = {"usage", "config", "not_running", "invalid_answer"}
 
 
 def test_the_reference_is_that_of_the_messages() -> None:
