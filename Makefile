@@ -70,3 +70,7 @@ bench: setup ## Measure everything, against peers and physical limits (45 minute
 	@missed=; for each in $(BENCHES); do echo "== $$each"; \
 		$(BIN)/python -P bench/$$each.py || missed="$$missed $$each"; done; \
 		test -z "$$missed" || { echo "missed a floor:$$missed"; exit 1; }
+
+.PHONY: binary
+binary: $(INSTALLED) ## Make dist/autoglm: one executable file with all but the engine, for this Python
+	@$(BIN)/python -P archive/build.py dist/autoglm

@@ -20,6 +20,7 @@ from anyio.abc import Process
 
 from autoglm.errors import ServerError, UsageError
 from autoglm.paths import Places
+from runtime import ourselves
 
 PATIENT_S = 20.0
 """A start that takes longer is talked about: an old store is brought forward, for instance."""
@@ -62,6 +63,7 @@ async def own_server(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env=ourselves.environment(),
             start_new_session=True,  # Ctrl-C is ours to handle
         )
     try:
@@ -74,7 +76,7 @@ async def own_server(
 
 def _command(where: Places, config: Path | None, settings: Sequence[str]) -> list[str]:
     command = [
-        *(sys.executable, "-P", "-m", "actors.main", "serve"),
+        *(*ourselves.command("actors.main"), "serve"),
         *("--parent", str(os.getpid()), "--drain-timeout", "0"),
         *("--socket", str(where.socket), "--data-dir", str(where.data_dir)),
     ]

@@ -7,7 +7,6 @@ import os
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,6 +186,8 @@ async def _edit_by_hand(dead: DeadLetters, letter: DeadLetterInFull) -> Task:
         raise UsageError(
             "dead edit: no terminal to edit on; give --prompt TEXT or --set NAME=VALUE"
         )
+    import tempfile  # noqa: PLC0415  # takes a while, and every command imports this file
+
     descriptor, name = tempfile.mkstemp(prefix="autoglm-", suffix=".json")
     os.close(descriptor)
     path = Path(name)

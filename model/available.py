@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 from model.engine import EngineUnavailable
 from model.models import NAMED
 from model.vllm_settings import NOT_INSTALLED
 from runtime.config import EngineConfig
+from runtime.ourselves import in_archive
+
+_NOT_BESIDE = (
+    f"{sys.executable} has no vLLM, which the archive takes from its Python: run it with one that"
+    " has it, as in `venv/bin/python autoglm serve`, or give --engine simulated"
+)
 
 
 def check_available(config: EngineConfig) -> None:
@@ -24,4 +31,4 @@ def check_available(config: EngineConfig) -> None:
         if not (folder / "config.json").is_file():
             raise EngineUnavailable(f"model folder {folder} holds no config.json: it is no model")
     if importlib.util.find_spec("vllm") is None:
-        raise EngineUnavailable(NOT_INSTALLED)
+        raise EngineUnavailable(_NOT_BESIDE if in_archive() else NOT_INSTALLED)

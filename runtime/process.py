@@ -13,14 +13,13 @@ import ctypes
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import anyio
 
-from runtime import orphans
+from runtime import orphans, ourselves
 from runtime.channel import Channel, SocketChannel
 from runtime.spawn import Spawned, posix_spawn, spawn
 
@@ -87,11 +86,12 @@ class ChildProcess:
                 log_begins = output.tell()
                 given = {0: nothing.fileno(), 1: output.fileno(), 2: output.fileno()}
                 argv = [
-                    *(sys.executable, "-P", "-m", module),
+                    *ourselves.command(module),
                     *("--fd", str(_CHANNEL_FD), "--parent", str(os.getpid())),
                     *arguments,
                 ]
-                pid = posix_spawn(argv, os.environ, given | {_CHANNEL_FD: theirs.fileno()})
+                fds = given | {_CHANNEL_FD: theirs.fileno()}
+                pid = posix_spawn(argv, ourselves.environment(), fds)
             orphans.record(known, pid)
             return pid
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Final, NamedTuple, Protocol, get_args
 
 import msgspec
@@ -36,13 +37,28 @@ class _Head(msgspec.Struct):
 
 _TAGS: Final = frozenset(kind.__struct_config__.tag for kind in get_args(Request))
 _encoder = msgspec.msgpack.Encoder()
-_request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
-_reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _line_encoder = msgspec.json.Encoder()
-_line_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _head_decoder = msgspec.msgpack.Decoder(_Head)
 _line_head_decoder = msgspec.json.Decoder(_Head)
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]..", re.DOTALL)
+
+
+# Made when first needed: that takes milliseconds, and a client reads no requests.
+
+
+@cache
+def _request_decoder() -> msgspec.msgpack.Decoder[Request]:
+    return msgspec.msgpack.Decoder(Request)
+
+
+@cache
+def _line_decoder() -> msgspec.json.Decoder[Request]:
+    return msgspec.json.Decoder(Request)
+
+
+@cache
+def _reply_decoder() -> msgspec.msgpack.Decoder[Reply]:
+    return msgspec.msgpack.Decoder(Reply)
 
 
 def _head_of_line(body: bytes) -> _Head:
@@ -63,18 +79,18 @@ def encode_line(message: Request | Reply) -> bytes:
 
 def decode_request(body: bytes) -> Request:
     """Raises ProtocolError naming what is wrong with the body."""
-    return _decoded(_request_decoder, body)
+    return _decoded(_request_decoder(), body)
 
 
 def decode_line(body: bytes) -> Request:
     """Like `decode_request`, of a line without its line feed."""
-    return _decoded(_line_decoder, body)
+    return _decoded(_line_decoder(), body)
 
 
 def decode_reply(body: bytes) -> Reply:
     """Raises ProtocolError naming what is wrong with the body."""
     try:
-        return _reply_decoder.decode(body)
+        return _reply_decoder().decode(body)
     except _UNREADABLE as error:
         raise ProtocolError(f"not a reply: {error}") from None
 

@@ -1,0 +1,33 @@
+"""How a process of ours is started anew: its command line and its environment.
+
+Out of an archive (archive/build.py) our packages lie in a folder that Python does not know of by
+itself, so it is told.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+MARK: Final = "autoglm-archive"
+"""A file of this name lies beside our packages where they came out of an archive."""
+_ROOT: Final = Path(__file__).parent.parent
+
+
+def in_archive() -> bool:
+    return (_ROOT / MARK).exists()
+
+
+def command(module: str) -> list[str]:
+    """Runs one of our modules, from whatever folder."""
+    return [sys.executable, "-P", "-m", module]
+
+
+def environment() -> dict[str, str]:
+    """Ours, in which the new process finds the packages that we run."""
+    path = os.environ.get("PYTHONPATH", "")
+    if not in_archive() or path.split(os.pathsep)[0] == str(_ROOT):
+        return dict(os.environ)
+    return {**os.environ, "PYTHONPATH": f"{_ROOT}{os.pathsep}{path}" if path else str(_ROOT)}
