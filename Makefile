@@ -45,6 +45,7 @@ fix: setup ## Format the code, mend what can be mended, write what is made from 
 	@$(BIN)/ruff check --fix --exit-zero --quiet .
 	@$(BIN)/ruff format .
 	@$(BIN)/python -P -m actors.configdocs > docs/configuration.md
+	@$(BIN)/python -P -m tests.protocol_page
 
 check: setup ## Lint, types, import layers, pinned versions
 	@$(BIN)/ruff check .
@@ -59,11 +60,11 @@ test: setup check ## All that CI runs: checks and all tests, the real engine's t
 test-fast: setup ## The tests that need neither vLLM nor the real command (under 20 s)
 	@$(BIN)/python -P -m pytest -m "not vllm and not system"
 
-# Half a minute for `scheduling` on its samples, about a minute each for `mailbox`, `durable_queue`
-# and `kill`, two for `simulation`, five each for `engine_deaths`, `checkpoint`, `supervision`,
-# `backlog` and `dispatch`, half an hour for `engine_overhead`.
-BENCHES := mailbox scheduling simulation durable_queue kill engine_deaths checkpoint supervision \
-	backlog dispatch engine_overhead
+# Half a minute for `startup`, and for `scheduling` on its samples, about a minute each for `mailbox`,
+# `durable_queue` and `kill`, two for `simulation`, five each for `engine_deaths`, `checkpoint`,
+# `supervision`, `backlog` and `dispatch`, half an hour for `engine_overhead`.
+BENCHES := mailbox startup scheduling simulation durable_queue kill engine_deaths checkpoint \
+	supervision backlog dispatch engine_overhead
 
 bench: setup ## Measure everything, against peers and physical limits (45 minutes, 6 GB of disk)
 	@$(PIP) --quiet --no-deps -r requirements/bench.txt || echo "going without the peers in Python"

@@ -73,6 +73,29 @@ def test_a_python_block_of_the_readme_runs(block: str, tmp_path: Path) -> None:
         assert run([sys.executable, "-P", "-c", main], tmp_path, surroundings(tmp_path))
 
 
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file.read_text()), target
+
+
+def anchors(text: str) -> set[str]:
+    """Of its headings, as those who show Markdown make them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_named_in_the_readme() -> None:
+    for path in PAGES[1:]:
+        assert f"({path.relative_to(ROOT)})" in README, path.name
+
+
 @pytest.mark.system
 def test_every_command_is_in_the_readme_or_says_itself_what_it_does() -> None:
     listed = autoglm("--help").stdout
