@@ -157,7 +157,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=16, help="tokens, where engines are killed")
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--answers", type=int, default=64, help="in each round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of throughput; 0: none")
     parser.add_argument("--vllm", action="store_true", help="the real engine")
     parser.add_argument("--model", default="smollm2", help="of the real engine")
     arguments = parser.parse_args()
@@ -169,7 +169,8 @@ def main() -> int:
         place.mkdir()
         with Server(place, *options(arguments, arguments.every)) as server:
             found = anyio.run(kills, server, arguments.kills)
-        rows = [*saved(found, strict=not arguments.vllm), *cost(Path(folder), arguments)]
+        rows = saved(found, strict=not arguments.vllm)
+        rows += cost(Path(folder), arguments) if arguments.rounds else []
     return report.finish(
         arguments.output, state, rows, {"killed": [each._asdict() for each in found]}
     )
