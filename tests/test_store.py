@@ -176,6 +176,22 @@ async def test_a_stale_attempt_is_fenced_off_after_the_next_claim(bench: Bench) 
     assert await bench.record(success(1, attempt=2)) == 1
 
 
+async def test_answers_and_failures_recorded_together_each_keep_their_own_event(
+    bench: Bench,
+) -> None:
+    await bench.insert(*(spec(id) for id in "abcde"))
+    await bench.claim(1, 2, 3, 4, 5)
+    failed = [p.Outcome(seq, 1, TaskState.DEAD, error=ErrorInfo("x", "no")) for seq in (2, 4)]
+    recorded = await bench.record(success(1), failed[0], success(3), failed[1], success(5))
+    assert recorded == 5
+    with contextlib.closing(sqlite3.connect(bench.path)) as cx:
+        last = cx.execute(
+            "SELECT t.seq, e.task, t.state = e.to_state, e.seq = (SELECT max(seq) FROM event"
+            " WHERE task = t.seq) FROM task t JOIN event e ON e.seq = t.last_event"
+        ).fetchall()
+    assert last == [(seq, seq, 1, 1) for seq in (1, 2, 3, 4, 5)]
+
+
 async def test_what_is_put_back_is_its_owners_alone_and_not_what_is_kept(bench: Bench) -> None:
     await bench.insert(*(spec(id) for id in "abcd"))
     await bench.claim(1, 2, owner="one")

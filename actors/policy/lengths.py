@@ -34,6 +34,7 @@ import msgspec
 
 PAIRS_MAX = 4096
 """(tenant, kind) pairs that are remembered; the one least recently used goes."""
+BOOSTS_MAX = 1024
 SIZES = 16
 """Sizes of prompts that are told apart: the last one takes all that are longer."""
 PRIOR = 8.0
@@ -95,6 +96,8 @@ class Lengths:
         """Least recently used first."""
         self._overall = Mean(MEMORY_OVERALL)
         self._span_ms = 0.0
+        self._boosts: dict[tuple[str, str | None, int, int | None], int] = {}
+        """What was said since an answer was last learned of: many that come together are alike."""
 
     def __repr__(self) -> str:
         return f"<Lengths {len(self._pairs)} pairs, mean {self._overall.value:.0f}>"
@@ -104,10 +107,13 @@ class Lengths:
     ) -> None:
         """A task was answered with so many `tokens`, `age_ms` after it could first have run."""
         tokens = max(1, tokens)
-        pair = self._pair(tenant, kind)
-        pair.all.add(tokens)
-        pair.sizes.setdefault(_size(prompt_chars), Mean()).add(tokens)
-        self._overall.add(tokens)
+        pair, size = self._pair(tenant, kind), _size(prompt_chars)
+        mean = pair.sizes.get(size)
+        if mean is None:
+            mean = pair.sizes[size] = Mean()
+        for each in (pair.all, mean, self._overall):
+            each.add(tokens)
+        self._boosts.clear()
         faded = self._span_ms * (1 - 1 / SPAN_MEMORY)
         self._span_ms = min(float(SPAN_MS_MAX), max(float(age_ms), faded))
 
@@ -129,8 +135,14 @@ class Lengths:
         """What is to be taken off the task's rank: 0 to `span`, less for what is longer."""
         if not self._overall.count:
             return 0
-        ratio = self.expected(tenant, kind, prompt_chars, max_tokens) / self._overall.value
-        return round(self._span_ms * boost(ratio))
+        alike = (tenant, kind, _size(prompt_chars), max_tokens)
+        known = self._boosts.get(alike)
+        if known is None:
+            ratio = self.expected(tenant, kind, prompt_chars, max_tokens) / self._overall.value
+            known = self._boosts[alike] = round(self._span_ms * boost(ratio))
+            if len(self._boosts) > BOOSTS_MAX:
+                self._boosts.clear()
+        return known
 
     def statistics(self) -> LengthsStatistics:
         mean = self._overall

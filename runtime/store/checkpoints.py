@@ -12,7 +12,8 @@ import msgspec
 
 from runtime.partial import Partial
 from runtime.store.checkpointprotocol import SaveCheckpoints
-from runtime.store.transaction import Transaction, execute_rows, json_numbers
+from runtime.store.rows import execute_rows, json_numbers
+from runtime.store.transaction import Transaction
 
 _KEEP = "INSERT OR REPLACE INTO checkpoint {rows}"
 _SAVE = """

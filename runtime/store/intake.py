@@ -7,6 +7,7 @@ content is the same task; with other content it is a conflict and nothing is sto
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import msgspec
 
@@ -23,17 +24,17 @@ from runtime.store.graphprotocol import InsertGraph, none_of
 from runtime.store.jobprotocol import InsertLines, JobOpening, OpenJob
 from runtime.store.known import Twins, known_as, names_taken, twins_of, upstream_of
 from runtime.store.protocol import InsertTasks
-from runtime.store.rows import WAITS_FOR_SHOWN, error_text, execute_rows
+from runtime.store.rows import WAITS_FOR_SHOWN, error_text, execute_rows, insert_rows
 from runtime.store.standin import StandIns
 from runtime.store.transaction import Transaction
 from runtime.store.waiting import Room
 
 DRAINED_RETRY_S = 5.0
-_INSERT_TASKS = """
-INSERT INTO task (seq, id, state, rank, last_event, tenant, queue, priority, kind, key, job,
-                  stream, shared, created_at, deadline_at, expires_at, wake_at)
-{rows}
-"""
+_GIVEN = (
+    *("seq", "id", "rank", "last_event", "tenant", "queue", "priority", "kind", "key", "stream"),
+    *("deadline_at", "expires_at", "wake_at"),
+)
+"""Columns of a new task that are its own."""
 
 
 def insert_tasks(
@@ -46,9 +47,9 @@ def insert_tasks(
     refusals = [room.refusal(write.tasks) for write in writes]
     taken = [write for write, refusal in zip(writes, refusals, strict=True) if refusal is None]
     specs = [spec for write in taken for spec in write.tasks]
-    stored = iter(_insert(tx, specs, None, writes[0].standins))
+    accepted = iter([each.accepted for each in _insert(tx, specs, None, writes[0].standins)])
     return [
-        tuple(next(stored).accepted for _ in write.tasks) if refusal is None else refusal
+        tuple(islice(accepted, len(write.tasks))) if refusal is None else refusal
         for write, refusal in zip(writes, refusals, strict=True)
     ]
 
@@ -152,6 +153,8 @@ def _insert(
     tx: Transaction, specs: Sequence[TaskSpec], job: str | None, standins: StandIns
 ) -> list[Stored]:
     """Store the tasks, in order: each sees those before it."""
+    if not any(spec.after or spec.key is not None for spec in specs) and _all_distinct(specs):
+        return _insert_together(tx, specs, job, standins)
     stored: list[Stored] = []
     together: list[TaskSpec] = []
     names: set[object] = set()
@@ -181,6 +184,10 @@ def _insert(
     return stored
 
 
+def _all_distinct(specs: Sequence[TaskSpec]) -> bool:
+    return len({spec.id for spec in specs}) == len(specs)
+
+
 def _insert_together(
     tx: Transaction, specs: Sequence[TaskSpec], job: str | None, standins: StandIns
 ) -> list[Stored]:
@@ -189,6 +196,9 @@ def _insert_together(
         return []
     bodies = [body_of(spec) for spec in specs]
     taken = names_taken(tx, specs)
+    if not taken:
+        new = list(zip(specs, bodies, strict=True))
+        return _insert_new(tx, new, TaskState.PENDING, job, standins)
     known = {
         place: found
         for place, spec in enumerate(specs)
@@ -243,28 +253,26 @@ def _insert_new(
         seq, rank, expires_at = tx.new_task(), tx.ranking.rank(spec, at), spec.expires_at
         event = tx.move(seq, None, state, 0, None)
         queue, priority = queue_of(spec), priority_of(spec)
-        rows.append(
-            (
-                *(seq, spec.id, state, rank, event, spec.tenant, queue, priority),
-                *(spec.kind, spec.key, job, int(spec.stream), shared, at),
-                *(spec.deadline_at, expires_at, expires_at),
-            )
-        )
+        tenant, kind, key, deadline_at = spec.tenant, spec.kind, spec.key, spec.deadline_at
+        stream = int(spec.stream)
+        given = (seq, spec.id, rank, event, tenant, queue, priority, kind, key, stream)
+        rows.append((*given, deadline_at, expires_at, expires_at))
         payloads.append((seq, body))
         if expires_at is not None:
             tx.due(expires_at)
         if state is TaskState.PENDING:
-            tx.ready(queue, spec.tenant, rank, seq)
+            tx.ready(queue, tenant, rank, seq)
             tx.urgent(seq, priority)
         task = Task(
-            *(spec.id, state, spec.tenant, queue, priority, spec.kind, spec.key, job),
+            *(spec.id, state, tenant, queue, priority, kind, key, job),
             created_at=at,
-            deadline_at=spec.deadline_at,
+            deadline_at=deadline_at,
             expires_at=expires_at,
             after_failure=spec.after_failure if spec.after else None,
             version=event,
         )
         stored.append(Stored(Accepted(task), seq))
-    execute_rows(tx.cx, _INSERT_TASKS, rows)
-    execute_rows(tx.cx, "INSERT INTO payload {rows}", payloads)
+    together = {"state": state.value, "job": job, "shared": shared, "created_at": at}
+    insert_rows(tx.cx, "task", _GIVEN, rows, together)
+    insert_rows(tx.cx, "payload", ("task", "body"), payloads)
     return answer(tx, new, stored, instead) if instead else stored

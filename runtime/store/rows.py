@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
+from operator import itemgetter
 from typing import TypeVar
 
 import msgspec
@@ -13,11 +15,15 @@ from autoglm.degrade import Degraded
 from autoglm.types import Choice, ErrorInfo, Output, Task, TaskState, TokenLogprob, Usage
 
 V = TypeVar("V")
+_NOTHING_ELSE: Mapping[str, object] = {}
 
 # ── many rows at once ────────────────────────────────────────────────────────────────────────────
 # Python's sqlite3 gives up the interpreter's lock for every row that goes in or comes out, and has
 # to win it back from the event loop each time. A statement that takes all its rows at once, and
 # one that gives all of its answer as one JSON text, gives it up once, for all of SQLite's work.
+# It also asks whatever is no plain number or text how it wants to be adapted, None and members of
+# an enum among them, which takes ten times as long as to bind a number: so NULLs are left out where
+# a whole column has them, and what is the same in all rows is bound once.
 
 _ROWS_AT_ONCE = (256, 64, 16, 4, 1)
 """Few sizes, so that the statements stay prepared; 256 rows keep within SQLite's bound values."""
@@ -34,6 +40,31 @@ def execute_rows(cx: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, 
     return changed
 
 
+def insert_rows(
+    cx: sqlite3.Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Sequence[tuple[object, ...]],
+    same: Mapping[str, object] = _NOTHING_ELSE,
+) -> None:
+    """Insert `rows` of two `columns` or more; `same` is what all of them have besides.
+
+    A column in which none of them has anything gets its default.
+    """
+    if not rows:
+        return
+    filled = [at for at in range(len(columns)) if any(row[at] is not None for row in rows)]
+    if len(filled) < len(columns):
+        columns, rows = [columns[at] for at in filled], list(map(itemgetter(*filled), rows))
+    shared, start = tuple(same.values()), 0
+    into = f"{table} ({', '.join((*same, *columns))})"
+    for size in _ROWS_AT_ONCE:
+        while len(rows) - start >= size:
+            values = [*shared, *chain.from_iterable(rows[start : start + size])]
+            cx.execute(_insert(into, len(shared), len(columns), size), values)
+            start += size
+
+
 def all_rows(cx: sqlite3.Connection, sql: str, values: Iterable[object]) -> str:
     """The answer of a query that makes one JSON text of all its rows."""
     (text,) = cx.execute(sql, tuple(values)).fetchone()
@@ -42,7 +73,13 @@ def all_rows(cx: sqlite3.Connection, sql: str, values: Iterable[object]) -> str:
 
 def json_numbers(numbers: Iterable[int]) -> str:
     """For `json_each`."""
-    return f"[{','.join(map(str, numbers))}]"
+    return msgspec.json.encode(tuple(numbers)).decode()
+
+
+@lru_cache(maxsize=256)
+def _insert(into: str, shared: int, width: int, count: int) -> str:
+    row = ", ".join((*(f"?{at + 1}" for at in range(shared)), *"?" * width))
+    return f"INSERT INTO {into} VALUES {', '.join([f'({row})'] * count)}"  # noqa: S608
 
 
 @lru_cache(maxsize=128)
@@ -51,6 +88,11 @@ def _with_rows(sql: str, width: int, count: int) -> str:
     return sql.format(rows="VALUES " + ", ".join([row] * count))
 
 
+RESULT = (
+    *("task", "text", "finish_reason", "prompt_tokens", "completion_tokens", "cached_tokens"),
+    "more",
+)
+"""Columns of an answer."""
 WAITS_FOR_SHOWN = 10
 """Names of upstream tasks in a task: a page of 1,000 has to fit a frame."""
 TASK_COLUMNS = (

@@ -27,6 +27,7 @@ from runtime.store import (
     pruning,
     queues,
     reading,
+    recording,
     steering,
 )
 from runtime.store import checkpointprotocol as cp
@@ -48,7 +49,7 @@ _WRITES: dict[type[p.Write], Callable[[Transaction, Any], Any]] = {
     jp.OpenJob: intake.open_job,
     jp.InsertLines: intake.insert_lines,
     p.ClaimTasks: execution.claim_tasks,
-    p.RecordOutcomes: execution.record_outcomes,
+    p.RecordOutcomes: recording.record_outcomes,
     p.PutBack: execution.put_back,
     cp.SaveCheckpoints: checkpoints.save_checkpoints,
     p.CancelTasks: endings.cancel_tasks,

@@ -16,10 +16,11 @@ import msgspec
 from autoglm.types import Message, Sampling, TaskSpec, TaskState, Usage
 from runtime.store.limits import WAITING
 from runtime.store.protocol import URGENT_PRIORITY, Answered, Effects, Left
-from runtime.store.rows import execute_rows, json_numbers
+from runtime.store.rows import insert_rows, json_numbers
 from runtime.store.transitions import legal
 
 V = TypeVar("V")
+Step = tuple[TaskState | None, TaskState]
 _NOTHING = Usage()
 
 
@@ -49,11 +50,8 @@ class IllegalTransition(Exception):
     """A bug of ours: a change of state that is not in the table. Nothing of the write is kept."""
 
 
-_INSERT_EVENTS = """
-INSERT INTO event (seq, task, prev, from_state, to_state, attempt, at, cost) {rows}
-"""
-
-
+_EVENT = ("seq", "task", "prev", "attempt", "cost")
+"""Columns of an event that are its own."""
 _MOVED = """
 SELECT t.tenant, t.queue, count(*), sum(length(CAST(p.body AS BLOB)))
 FROM json_each(?) moved CROSS JOIN task t ON t.seq = moved.value JOIN payload p ON p.task = t.seq
@@ -100,10 +98,8 @@ class Transaction:
         """Tasks moved forward because an urgent one waits for them."""
         self._counters = counters
         counters.logical_ms = max(counters.logical_ms, now_ms)
-        self._events: list[tuple[object, ...]] = []
-        self._waits: list[int] = []
-        """Tasks that wait from now on; one may be in it and in the next."""
-        self._waits_no_more: list[int] = []
+        self._moves: dict[Step, list[tuple[int, int, int | None, int, int]]] = {}
+        """Events by what changed: number, task, the one before, attempt, cost."""
 
     @property
     def logical_ms(self) -> int:
@@ -138,20 +134,17 @@ class Transaction:
         `prev`: its `last_event` until now; `usage`: of the attempt that ends. Raises
         IllegalTransition.
         """
-        if not legal(before, after):
-            raise IllegalTransition(f"task {seq}: {before} -> {after} is not a legal transition")
+        moves = self._moves.get((before, after))
+        if moves is None:
+            if not legal(before, after):
+                what = f"{before} -> {after}"
+                raise IllegalTransition(f"task {seq}: {what} is not a legal transition")
+            moves = self._moves[before, after] = []
         self._counters.event += 1
         event = self._counters.event
-        cost = usage.total_tokens
-        self._events.append((event, seq, prev, before, after, attempt, self.now_ms, cost))
-        if (waits := after in WAITING) != (before in WAITING):
-            (self._waits if waits else self._waits_no_more).append(seq)
+        moves.append((event, seq, prev, attempt, usage.total_tokens))
         if before is TaskState.RUNNING:
             self.effects.left.append(Left(seq, usage))
-        counts = self.effects.counts
-        counts[after] = counts.get(after, 0) + 1
-        if before is not None:
-            counts[before] = counts.get(before, 0) - 1
         return event
 
     def ready(self, queue: str, tenant: str, rank: int, seq: int) -> None:
@@ -177,7 +170,7 @@ class Transaction:
 
     def forget(self) -> None:
         """All rows of this were rolled back: nothing has changed, and nobody is to be told."""
-        self.effects, self._events = Effects(), []
+        self.effects, self._moves = Effects(), {}
         self.told = self.hurried = self.copied_chars = 0
 
     def due(self, at_ms: int | None) -> None:
@@ -197,8 +190,10 @@ class Transaction:
     def finish(self) -> None:
         """Write what every change of state brings with it."""
         self._write_events()
+        self._count()
         self._count_waiting()
         self._begin_waits()
+        self._moves = {}
 
     def _begin_waits(self) -> None:
         """Note when the wait of what has become pending is over, where its queue has an end."""
@@ -211,28 +206,40 @@ class Transaction:
                 self.cx.execute(_BEGIN_WAITS, (at, at, json_numbers(seq for _, seq in keys)))
                 self.due(at)
 
+    def _count(self) -> None:
+        counts = self.effects.counts
+        for (before, after), moves in self._moves.items():
+            counts[after] = counts.get(after, 0) + len(moves)
+            if before is not None:
+                counts[before] = counts.get(before, 0) - len(moves)
+
     def _count_waiting(self) -> None:
-        for sign, seqs in ((1, self._waits), (-1, self._waits_no_more)):
-            if not seqs:
+        """A task may have begun to wait and have ceased to, both in this transaction."""
+        for (before, after), moves in self._moves.items():
+            sign = (after in WAITING) - (before in WAITING)
+            if not sign:
                 continue
             changes = [
                 (tenant, queue, sign * tasks, sign * size)
-                for tenant, queue, tasks, size in self.cx.execute(_MOVED, (json_numbers(seqs),))
+                for tenant, queue, tasks, size in self.cx.execute(
+                    _MOVED, (json_numbers(seq for _, seq, *_ in moves),)
+                )
             ]
             total = (sum(each[2] for each in changes), sum(each[3] for each in changes))
             self.cx.executemany(_COUNT_WAITING, [*changes, ("", "", *total)])
             waiting = self.effects.waiting
             for tenant, queue, tasks, _ in changes:
                 waiting[queue, tenant] = waiting.get((queue, tenant), 0) + tasks
-            seqs.clear()
 
     def _write_events(self) -> None:
-        if self.by is None:
-            execute_rows(self.cx, _INSERT_EVENTS, self._events)
-        else:
-            signed = [(*event, self.by) for event in self._events]
-            execute_rows(self.cx, "INSERT INTO event {rows}", signed)
-        self._events = []
+        for (before, after), moves in self._moves.items():
+            together = {
+                "from_state": None if before is None else before.value,
+                "to_state": after.value,
+                "at": self.now_ms,
+                "by": self.by,
+            }
+            insert_rows(self.cx, "event", _EVENT, moves, together)
 
 
 def _largest(cx: sqlite3.Connection, sql: str) -> int:

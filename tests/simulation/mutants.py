@@ -44,6 +44,7 @@ from runtime.store import (
     execution,
     intake,
     opening,
+    recording,
     same,
     steering,
     urgency,
@@ -135,7 +136,7 @@ MUTANTS = {
         "for completion in swapped(completions):",
     ),
     "a late attempt is not fenced off": Mutant(
-        execution,
+        recording,
         "record_outcomes",
         "running.pop((outcome.seq, outcome.attempt), None)",
         "next((row for (seq, _), row in running.items() if seq == outcome.seq), None)",
@@ -202,7 +203,7 @@ MUTANTS = {
         Persister, "run", "self._set_due(summary.next_due_ms)", "pass"
     ),
     "a late result of a cancelled task is recorded": Mutant(
-        execution, "_SELECT_RUNNING", "WHERE t.state = 'running'", ""
+        recording, "_SELECT_RUNNING", "WHERE t.state = 'running'", ""
     ),
     "the window forgets how far it sees when it is cut": Mutant(
         Window, "keep", "self._horizon = self._keys[-1] if self._keys else None", "pass"
@@ -305,8 +306,8 @@ MUTANTS = {
     "what waits is counted up and never down": Mutant(
         Transaction,
         "_count_waiting",
-        "((1, self._waits), (-1, self._waits_no_more))",
-        "((1, self._waits),)",
+        "if not sign:",
+        "if sign < 1:",
     ),
     "a queue that is resumed is not looked at": Mutant(
         Persister, "_publish", "if effects.paused:", "if False:"
@@ -333,7 +334,7 @@ MUTANTS = {
         retry, "outcome", "usage.completion_tokens - ended.before", "usage.completion_tokens"
     ),
     "a checkpoint outlives its task": Mutant(
-        execution, "record_outcomes", "checkpoints.forget(tx, over)", "pass"
+        recording, "record_outcomes", "checkpoints.forget(tx, over)", "pass"
     ),
     "an answer that goes on loses its beginning": Mutant(
         SimulatedEngine, "partial", "generation.text", "generation.digest"
