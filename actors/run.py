@@ -10,12 +10,12 @@ from pathlib import Path
 
 import anyio
 
-from actors.own_server import own_server
 from autoglm import rows
 from autoglm.errors import ServerError, ServerNotRunning, UsageError
 from autoglm.inputfile import open_input
 from autoglm.job import PATIENCE, JobOptions, run_job
 from autoglm.jobinput import JobInput
+from autoglm.own_server import own_server
 from autoglm.paths import Places, places
 from autoglm.progress import shown_progress, summary
 from autoglm.resultfile import errors_path
@@ -23,6 +23,7 @@ from autoglm.retry import Patience
 from autoglm.session import AWAY, Session
 from autoglm.types import to_json
 from autoglm.wire import Welcome
+from runtime import ourselves
 from runtime.config import Config
 
 EXIT_DONE, EXIT_FAILED = 0, 1
@@ -125,7 +126,9 @@ async def _with_own_server(
     words = ""
     failure: Exception | None = None
     async with (
-        own_server(where, config, settings) as server,
+        own_server(
+            where, config, settings, ourselves.command("actors.main"), ourselves.environment()
+        ) as server,
         anyio.create_task_group() as group,
     ):
 

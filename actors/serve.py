@@ -138,7 +138,8 @@ async def _until_told(tree: Tree, signals: AsyncIterator[Signals], drain_timeout
 
 def _identity(config: Config, places: Places, *, private: bool) -> Identity:
     engine, folder = config.engine, str(places.data_dir)
-    return Identity(__version__, os.getpid(), engine.kind, engine.model, folder, private)
+    known = (__version__, os.getpid(), engine.kind, engine.model, folder, private)
+    return Identity(*known, engine.max_model_len)
 
 
 def _world(places: Places, store: SqliteStore, manager: ServiceManager | None) -> World:

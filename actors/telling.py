@@ -10,6 +10,7 @@ from functools import partial
 
 from actors.connection import Connection
 from actors.desk import Desk
+from actors.held import Held
 from actors.waiting import JobWaiter, Waiter, Waiting
 from autoglm import wire
 from autoglm.errors import NotFound
@@ -25,6 +26,7 @@ class Telling:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._waiting = Waiting()
+        self._held = Held()
 
     def wait_for(
         self,
@@ -54,6 +56,7 @@ class Telling:
                     self._tell(answer)
                 else:
                     waiters[id].chunks = chunks
+                    self._catch_up(waiters[id], id)
 
         if look_up:
             self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, look_up), then)
@@ -72,6 +75,7 @@ class Telling:
         """These tasks have ended, and something may be told of these jobs."""
         unanswered: list[str] = []
         for ending in endings:
+            self._held.drop(ending.id)
             if not self._waiting.wanted(ending.id):
                 continue
             if ending.answer is None:
@@ -85,9 +89,17 @@ class Telling:
     def texts(self, pieces: tuple[Progress, ...]) -> None:
         """Provisional pieces of running answers."""
         for piece in pieces:
+            self._held.take(piece)
             for waiter in self._waiting.readers(piece.id):
                 chunk = wire.Chunk(waiter.rid, piece.id, piece.attempt, piece.offset, piece.text)
                 waiter.connection.reply(chunk, last=False)
+
+    def _catch_up(self, waiter: Waiter, id: str) -> None:
+        """Tell a reader that comes late what was written before."""
+        if waiter.chunks and (held := self._held.of(id)) is not None:
+            attempt, text = held
+            chunk = wire.Chunk(waiter.rid, id, attempt, 0, text)
+            waiter.connection.reply(chunk, last=False)
 
     def look_at_all(self) -> None:
         """News may have been missed: look up everything that somebody waits for."""

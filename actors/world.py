@@ -42,11 +42,15 @@ class Identity(msgspec.Struct, frozen=True):
     data_dir: str
     private: bool = False
     """It ends with the process that started it."""
+    max_model_len: int | None = None
+    """As configured."""
 
     def welcome(self, rid: int) -> Welcome:
         """The first reply on a connection."""
         return Welcome(
-            *(rid, self.version, PROTOCOL_VERSION, self.engine, self.model), private=self.private
+            *(rid, self.version, PROTOCOL_VERSION, self.engine, self.model),
+            private=self.private,
+            max_model_len=self.max_model_len,
         )
 
     def status(self, started_at: int, state: str, trouble: str | None) -> ServerStatus:

@@ -7,7 +7,11 @@
             print(result.text)
 
 Importing this needs msgspec and anyio alone; the server lives in packages that it never imports.
+`autoglm.sync`, `AutoGLM` and `GLMConfig`, for callers that block, are loaded when they are used.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from autoglm.client import Client
 from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull, Failure
@@ -55,10 +59,16 @@ from autoglm.types import (
     Usage,
 )
 
+if TYPE_CHECKING:
+    from autoglm import sync
+    from autoglm.glm import AutoGLM, GLMConfig
+
 __version__ = "0.1.0"
+_LATER = {"AutoGLM": "autoglm.glm", "GLMConfig": "autoglm.glm"}
 
 __all__ = [
     "Answer",
+    "AutoGLM",
     "AutoGLMError",
     "Choice",
     "Chunk",
@@ -74,6 +84,7 @@ __all__ = [
     "Eta",
     "Event",
     "Failure",
+    "GLMConfig",
     "Ids",
     "InvalidAnswer",
     "InvalidRequest",
@@ -105,4 +116,13 @@ __all__ = [
     "Usage",
     "UsageError",
     "__version__",
+    "sync",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    if name == "sync":
+        return importlib.import_module("autoglm.sync")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -245,7 +245,8 @@ class AskCalls(GraphCalls):
         answer raises its error in its place; with `return_errors` the error is yielded and the
         rest goes on. A server that is full is waited for.
         """
-        mapping = self._mapping(prompts, response_format, ordered, in_flight, options)
+        refuse_one_text("map", prompts)
+        mapping = self.mapping(response_format, ordered, in_flight, options)
         self._session.tasks.start_soon(mapping.run, prompts)
         try:
             while (outcome := await mapping.take()) is not None:
@@ -255,16 +256,14 @@ class AskCalls(GraphCalls):
         finally:
             mapping.cancel()
 
-    def _mapping(
+    def mapping(
         self,
-        prompts: object,
         response_format: Form[Any] | None,
         ordered: bool,
         in_flight: int,
         options: TaskOptions,
     ) -> Mapping:
-        """Raises InvalidRequest for what can't be mapped at all."""
-        refuse_one_text("map", prompts)
+        """What `map` runs, here and in the blocking client. Raises InvalidRequest."""
         wanted = format_or_none(response_format)
         self._spec("", wanted, options)  # a wrong option is told once, not for every prompt
         return Mapping(

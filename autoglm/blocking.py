@@ -10,12 +10,14 @@ import contextlib
 import functools
 import re
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack
-from typing import TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
+P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
@@ -31,15 +33,22 @@ class Loop:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
+        # One that nobody closes is closed while its thread still runs: later that could not be.
+        self._close = weakref.finalize(self, _leave, self._stack)
         self._portal = self._stack.enter_context(start_blocking_portal(name="autoglm"))
 
     def enter(self, context: AbstractAsyncContextManager[T]) -> T:
-        """Enter `context`; it is left, the last first, by `close`."""
-        return self._stack.enter_context(self._portal.wrap_async_context_manager(context))
+        """Enter `context`; it is left by `close`. After a failure nothing more can be done here."""
+        try:
+            return self._stack.enter_context(self._portal.wrap_async_context_manager(context))
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # it may be interrupted half-way in
+                self._portal.call(self._portal.stop, True)
+            raise
 
     def close(self) -> None:
-        """Leave all contexts, cancel what still runs, and end the thread. May be repeated."""
-        self._stack.close()
+        """Leave all contexts, the last first, and end the thread. May be repeated."""
+        self._close()
 
     def wait(self, call: Callable[[], Awaitable[R]]) -> R:
         """What `call` returns or raises in the loop. Interrupted, it is cancelled."""
@@ -60,8 +69,9 @@ class Loop:
             raise
 
     def soon(self, call: Callable[[], object]) -> None:
-        """Have `call` called in the loop, without waiting for it."""
-        self._portal.start_task_soon(call)
+        """Have `call` called in the loop, without waiting for it; not at all if it has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._portal.start_task_soon(call)
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         """The same items; whoever stops early, or is interrupted, ends the source too."""
@@ -77,6 +87,11 @@ class Loop:
                     self.wait(close)
 
 
+def _leave(stack: ExitStack) -> None:
+    with contextlib.suppress(RuntimeError):  # let go of by the loop's own thread
+        stack.close()
+
+
 async def _next(items: AsyncIterator[T]) -> T | object:
     return await anext(items, _END)
 
@@ -84,3 +99,38 @@ async def _next(items: AsyncIterator[T]) -> T | object:
 def in_blocking_words(doc: str | None) -> str | None:
     """A docstring whose examples do without `await`."""
     return None if doc is None else re.sub(r"\b(?:await|async) ", "", doc)
+
+
+class Face:
+    """Something whose calls wait for those of `awaited` in a loop."""
+
+    awaited: Any
+    loop: Callable[[], Loop]
+
+
+def blocking(
+    method: Callable[Concatenate[Any, P], Awaitable[R]],
+) -> Callable[Concatenate[Any, P], R]:
+    """The blocking face of an async method."""
+
+    @functools.wraps(method)
+    def call(self: Face, *args: P.args, **kwargs: P.kwargs) -> R:
+        loop = self.loop()
+        return loop.wait(functools.partial(method, self.awaited, *args, **kwargs))
+
+    call.__doc__ = in_blocking_words(method.__doc__)
+    return call
+
+
+def iterating(
+    method: Callable[Concatenate[Any, P], AsyncIterator[R]],
+) -> Callable[Concatenate[Any, P], Iterator[R]]:
+    """The blocking face of an async iterator."""
+
+    @functools.wraps(method)
+    def call(self: Face, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
+        loop = self.loop()
+        yield from loop.iterate(method(self.awaited, *args, **kwargs))
+
+    call.__doc__ = in_blocking_words(method.__doc__)
+    return call

@@ -3,13 +3,12 @@
     caller's thread ── prompts ──▶ Source ─▶ Mapping ── outcomes, as many as there are ──▶ caller
 
 Drawing and taking alternate, and taking wins: an answer that is there is handed out before another
-prompt is drawn, so a slow source holds up nothing, and no lock is needed. What was drawn and not
-handed out never exceeds `in_flight`.
+prompt is drawn. The loop is woken only when it has run out of prompts, so that most of them cost
+no change of threads. What was drawn and not handed out never exceeds `in_flight`.
 """
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 
@@ -21,25 +20,41 @@ from autoglm.spec import Prompt
 
 
 class Source(AsyncIterator[Prompt]):
-    """Prompts as they are drawn elsewhere. Used in the loop's thread alone."""
+    """Prompts on their way from the caller's thread, which puts, into the loop's, which draws."""
 
     def __init__(self) -> None:
         self._prompts: deque[Prompt] = deque()
         self._ended = False
+        self._hungry = False
+        """The loop waits to be woken. Said before it looks for the last time."""
         self._news = anyio.Event()
 
-    def put(self, prompts: Iterable[Prompt], *, last: bool) -> None:
-        self._prompts.extend(prompts)
-        self._ended = last
-        self._news.set()
+    def put(self, loop: Loop, prompt: Prompt) -> None:
+        self._prompts.append(prompt)
+        self._wake_up(loop)
+
+    def end(self, loop: Loop) -> None:
+        """There are no more."""
+        self._ended = True
+        self._wake_up(loop)
 
     async def __anext__(self) -> Prompt:
         while not self._prompts:
-            if self._ended:
-                raise StopAsyncIteration
-            self._news = anyio.Event()
-            await self._news.wait()
+            self._news, self._hungry = anyio.Event(), True
+            if not self._prompts:
+                if self._ended and not self._prompts:
+                    raise StopAsyncIteration
+                await self._news.wait()
+            self._hungry = False
         return self._prompts.popleft()
+
+    def _wake_up(self, loop: Loop) -> None:
+        if self._hungry:
+            loop.soon(self._wake)
+
+    def _wake(self) -> None:
+        self._hungry = False
+        self._news.set()
 
 
 def outcomes(
@@ -61,9 +76,9 @@ def outcomes(
                 trouble, last = error, True
             else:
                 out += 1
-                loop.soon(functools.partial(source.put, (prompt,), last=False))
+                source.put(loop, prompt)
         if last:
-            loop.soon(functools.partial(source.put, (), last=True))
+            source.end(loop)
         some = loop.wait(mapping.take_some)
         if not some:
             break

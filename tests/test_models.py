@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from autoglm.models import MODELS
 from model.engine import EngineUnavailable
 from model.folders import MANIFEST, cache_folder, is_whole, made_once
-from model.models import resolve_model
+from model.models import NAMED, resolve_model
 
 
 def write(folder: Path) -> None:
@@ -137,3 +138,7 @@ def test_the_packaged_model_is_converted_once_and_knows_its_chat_template(tmp_pa
     assert folder.is_relative_to(tmp_path)
     assert "<|im_start|>" in (folder / "chat_template.jinja").read_text()
     assert (folder / "model.safetensors").stat().st_size > 134_000_000 * 2
+
+
+def test_the_client_knows_the_names_of_all_models() -> None:
+    assert tuple(NAMED) == MODELS

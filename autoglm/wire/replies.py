@@ -23,7 +23,9 @@ class Welcome(Message, frozen=True, tag="welcome"):
     engine: str = ""
     model: str = ""
     private: bool = False
-    """It serves one `run` and ends with it."""
+    """It was started by a process for itself, and ends with it."""
+    max_model_len: int | None = None
+    """As configured; None: what the model was made for."""
 
 
 class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):

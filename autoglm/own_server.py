@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from anyio.abc import Process
 
 from autoglm.errors import ServerError, UsageError
 from autoglm.paths import Places
-from runtime import ourselves
 
+AUTOGLM = (sys.executable, "-P", "-m", "actors.main")
+"""What runs the installed command."""
 PATIENT_S = 20.0
 """A start that takes longer is talked about: an old store is brought forward, for instance."""
 STOP_TIMEOUT_S = 10.0
@@ -43,7 +44,11 @@ class OwnServer:
 
 @asynccontextmanager
 async def own_server(
-    where: Places, config: Path | None, settings: Sequence[str]
+    where: Places,
+    config: Path | None,
+    settings: Sequence[str],
+    command: Sequence[str] = AUTOGLM,
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[OwnServer]:
     """A server that listens at `where.socket` as long as the context lasts.
 
@@ -59,11 +64,11 @@ async def own_server(
         ) from None
     with log:
         process = await anyio.open_process(
-            _command(where, config, settings),
+            _serve(command, where, config, settings),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=ourselves.environment(),
+            env=environment,
             start_new_session=True,  # Ctrl-C is ours to handle
         )
     try:
@@ -74,17 +79,19 @@ async def own_server(
             await _stop(process)
 
 
-def _command(where: Places, config: Path | None, settings: Sequence[str]) -> list[str]:
-    command = [
-        *(*ourselves.command("actors.main"), "serve"),
+def _serve(
+    command: Sequence[str], where: Places, config: Path | None, settings: Sequence[str]
+) -> list[str]:
+    line = [
+        *(*command, "serve"),
         *("--parent", str(os.getpid()), "--drain-timeout", "0"),
         *("--socket", str(where.socket), "--data-dir", str(where.data_dir)),
     ]
     if config is not None:
-        command += ["--config", str(config)]
+        line += ["--config", str(config)]
     for setting in settings:
-        command += ["--set", setting]
-    return command
+        line += ["--set", setting]
+    return line
 
 
 async def _until_listening(process: Process, socket: Path, log: Path) -> None:
