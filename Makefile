@@ -63,9 +63,10 @@ test-fast: setup ## The tests that need neither vLLM nor the real command (under
 
 # Half a minute for `startup`, and for `scheduling` on its samples, about a minute each for `mailbox`,
 # `durable_queue` and `kill`, two for `simulation`, five each for `engine_deaths`, `checkpoint`,
-# `supervision`, `backlog` and `dispatch`, half an hour for `engine_overhead`.
+# `supervision`, `backlog` and `dispatch`, half an hour each for `engine_overhead` and
+# `prefixes`.
 BENCHES := mailbox startup scheduling simulation durable_queue kill engine_deaths checkpoint \
-	supervision backlog dispatch engine_overhead
+	supervision backlog dispatch engine_overhead prefixes
 
 bench: setup ## Measure everything, against peers and physical limits (45 minutes, 6 GB of disk)
 	@$(PIP) --quiet --no-deps -r requirements/bench.txt || echo "going without the peers in Python"

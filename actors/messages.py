@@ -54,6 +54,8 @@ class TasksMoved(msgspec.Struct, frozen=True):
     """Keys that are void, as of before `ready`."""
     urgent: Sequence[int] = ()
     """Of what became pending, what is urgent and was not waiting before, or not as urgent."""
+    begins: Mapping[int, int] = {}
+    """What new ones begin with, by number, where others may begin alike."""
 
 
 class DemandWithdrawn(msgspec.Struct, frozen=True):

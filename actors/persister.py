@@ -249,7 +249,8 @@ class Persister:
         if effects.paused:
             outlets.scheduler_missed.set()  # claims of it under way were, or are, left out
         if effects.ready or effects.left or effects.gone:
-            moved = TasksMoved(effects.ready, effects.left, effects.gone, effects.urgent)
+            news = (effects.ready, effects.left, effects.gone, effects.urgent, effects.begins)
+            moved = TasksMoved(*news)
             if not outlets.scheduler.put_nowait(moved):
                 outlets.scheduler_missed.set()
         if effects.endings or effects.jobs:

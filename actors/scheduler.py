@@ -39,8 +39,8 @@ from runtime.alarm import Alarm
 from runtime.bell import Signal
 from runtime.clock import Clock
 from runtime.mailbox import ActorDied, Answered, Mailbox
-from runtime.store.protocol import ClaimedTask, ClaimTasks, Key, Lane
-from runtime.store.scheduleprotocol import FetchBacklog, FetchSchedule, Schedule
+from runtime.store.protocol import ClaimedTask, ClaimTasks, Lane
+from runtime.store.scheduleprotocol import FetchBacklog, FetchSchedule, Found, Schedule
 
 CAPACITY = 4096
 CLAIM_MAX = 256
@@ -121,8 +121,8 @@ class Scheduler(Actor[SchedulerMessage]):
     def handle(self, message: SchedulerMessage) -> None:
         self._agenda.tick(self._clock.monotonic())
         match message:
-            case TasksMoved(ready, left, gone, urgent):
-                self._agenda.moved(ready, left, gone, urgent)
+            case TasksMoved(ready, left, gone, urgent, begins):
+                self._agenda.moved(ready, left, gone, urgent, begins)
                 self._pace.stopped(left, self._clock.monotonic(), self._agenda.waits)
             case WantTasks(batcher, term, count, urgent):
                 if term != self._terms[batcher]:
@@ -251,8 +251,8 @@ class Scheduler(Actor[SchedulerMessage]):
             self._agenda.read_failed(reading)
 
     def _on_read(self, reading: Reading, answer: object) -> None:
-        if isinstance(answer, tuple):
-            self._agenda.read(reading, cast("tuple[tuple[Key, ...], ...]", answer))
+        if isinstance(answer, Found):
+            self._agenda.read(reading, answer.keys, answer.begins)
         else:
             self._agenda.read_failed(reading)
 

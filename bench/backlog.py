@@ -126,7 +126,7 @@ class Side:
         start = time.perf_counter()
         await store.commit([write], now_ms)
         inserted = time.perf_counter()
-        (keys,) = await store.query(FetchBacklog((LaneRead(LANE, None),), GROUP))
+        (keys,) = (await store.query(FetchBacklog((LaneRead(LANE, None),), GROUP))).keys
         claim = ClaimTasks("bench", tuple(seq for _, seq in keys))
         (claimed,) = (await store.commit([claim], now_ms)).results
         found = time.perf_counter()

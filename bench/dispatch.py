@@ -69,7 +69,7 @@ class Side:
                 asked = time.perf_counter()
                 found = await self.store.query(reading.query)
                 waited += time.perf_counter() - asked
-                self._agenda.read(reading, found)
+                self._agenda.read(reading, found.keys, found.begins)
             seqs += self._agenda.take(GROUP - len(seqs))
         asked = time.perf_counter()
         claimed = await self._commit(ClaimTasks("bench", seqs))

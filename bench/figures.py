@@ -43,6 +43,19 @@ SHOWN: Final[dict[str, tuple[str, dict[str, str]]]] = {
             ),
         },
     ),
+    "prefixes": (
+        "Many groups of prompts with a system message each, more than the KV cache holds",
+        {
+            "arrival: hits": "prompt tokens found in vLLM's cache, in order of arrival",
+            "autoglm: hits": "… autoglm's order",
+            "sorted: hits": "… handed in group by group",
+            "autoglm / arrival": "tokens a second, autoglm's order against that of arrival",
+            "autoglm / sorted": "… against handed in group by group",
+            "autoglm: processor time for 1,000 tokens / arrival: processor time for 1,000 tokens": (
+                "processor time, autoglm's order against that of arrival"
+            ),
+        },
+    ),
     "durable_queue": (
         "The queue alone: simulated engine without delay, each commit synced to the disk",
         {

@@ -21,6 +21,7 @@ from runtime.store.transaction import Payload
 
 SCHEMA_1 = (Path(__file__).parent / "data" / "schema_v1.sql").read_text()
 GAINED_IN_3 = ("degraded", "after_failure", "inherited")
+GAINED_IN_4 = ("begins",)
 JOB_GAINED = ("draining",)
 """The last columns of `task`."""
 SCHEMA_2 = (Path(__file__).parent / "data" / "schema_v2.sql").read_text()
@@ -131,7 +132,7 @@ def test_nothing_that_was_there_is_lost_or_changed(old: Path) -> None:
     cx = sqlite3.connect(old, isolation_level=None)
     prepare(cx, old)
     cx.close()
-    gained = {"body", "prev", "last_event", "by", "more", *GAINED_IN_3, *JOB_GAINED}
+    gained = {"body", "prev", "last_event", "by", "more", *GAINED_IN_3, *GAINED_IN_4, *JOB_GAINED}
     after = content(old, without=frozenset(gained))
     assert {name: after[name] for name in before} == before
     assert all(before.values()), "a table that is empty proves nothing"
@@ -200,7 +201,7 @@ def test_a_store_of_version_2_keeps_its_rows_and_gains_what_version_3_has(
         f" PRAGMA user_version = 2; {SCHEMA_2}"
     )
     rows = new.execute("SELECT * FROM task").fetchall()
-    had = len(rows[0]) - len(GAINED_IN_3)
+    had = len(rows[0]) - len(GAINED_IN_3) - len(GAINED_IN_4)
     marks = ", ".join("?" * had)
     cx.executemany(f"INSERT INTO task VALUES ({marks})", [row[:had] for row in rows])
     prepare(cx, path)
@@ -220,8 +221,9 @@ def test_a_store_of_version_3_keeps_its_rows_and_gains_what_version_4_has(
         f" PRAGMA user_version = 3; {SCHEMA_3}"
     )
     rows = new.execute("SELECT * FROM task").fetchall()
-    marks = ", ".join("?" * len(rows[0]))
-    cx.executemany(f"INSERT INTO task VALUES ({marks})", rows)
+    had = len(rows[0]) - len(GAINED_IN_4)
+    marks = ", ".join("?" * had)
+    cx.executemany(f"INSERT INTO task VALUES ({marks})", [row[:had] for row in rows])
     prepare(cx, path)
     assert cx.execute("SELECT * FROM task").fetchall() == rows
     assert schema(cx) == schema(new)

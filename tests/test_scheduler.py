@@ -25,7 +25,7 @@ from runtime.bell import Signal
 from runtime.config import Config
 from runtime.mailbox import Mailbox
 from runtime.store.protocol import ClaimedTask, ClaimTasks, Key, StoreError
-from runtime.store.scheduleprotocol import FetchSchedule, Schedule
+from runtime.store.scheduleprotocol import FetchSchedule, Found, Schedule
 from tests.simulation.loop import VirtualClock, run_virtually
 
 LANE = ("normal", "default")
@@ -64,7 +64,7 @@ class Stage:
                 if isinstance(ask.query, FetchSchedule):
                     ask.reply.send(Schedule({LANE: keys[0]} if keys else {}, {}))
                 else:
-                    ask.reply.send((keys,))
+                    ask.reply.send(Found((keys,), {}))
             await self.clock.sleep(0.001)
 
     async def claims(self) -> list[tuple[int, ...]]:

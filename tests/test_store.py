@@ -81,8 +81,8 @@ def spec(id: str, **more: Any) -> TaskSpec:
 async def backlog(bench: Bench) -> tuple[p.Key, ...]:
     """The plain lane's first tasks."""
     reads = (sp.LaneRead(("normal", "default"), None),)
-    (found,) = await bench.store.query(sp.FetchBacklog(reads, 9))
-    return found
+    (keys,) = (await bench.store.query(sp.FetchBacklog(reads, 9))).keys
+    return keys
 
 
 def success(seq: int, attempt: int = 1, text: str = "text") -> p.Outcome:

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from actors.policy.backlog import KEYS_MAX, Backlog, Reading
 from actors.policy.rates import Rates
 from actors.policy.running import Running
-from actors.policy.shares import POLICIES, Rules
+from actors.policy.shares import BY_RANK, POLICIES, Rules
 from autoglm.types import Usage
 from runtime.store.protocol import Key, Lane, Left
 from runtime.store.scheduleprotocol import Schedule
 
 _NONE: Mapping[Lane, Iterable[Key]] = {}
+_NOTHING: Mapping[int, int] = {}
 
 URGENT_MAX = 1024
 """Urgent tasks that are remembered as such while they wait; the others wait for a slot."""
@@ -26,7 +27,7 @@ class Agenda:
         self._running = Running()
         self._rates = rates or Rates({}, 0)
         self._shares = POLICIES[policy](rules, self._running, self._rates)
-        self._backlog = Backlog(self._shares, keys_max)
+        self._backlog = Backlog(self._shares, keys_max, together=policy not in BY_RANK)
         self._urgent: dict[int, None] = {}
         """What waits and is urgent, as far as that was heard; oldest first."""
 
@@ -47,9 +48,11 @@ class Agenda:
         left: Iterable[Left],
         gone: Mapping[Lane, Iterable[Key]] = _NONE,
         urgent: Iterable[int] = (),
+        begins: Mapping[int, int] = _NOTHING,
     ) -> None:
         """These became pending, those no longer run; before, `gone` became void. `urgent`: those in
-        a hurry that were not waiting before, or not in a hurry.
+        a hurry that were not waiting before, or not in a hurry; `begins`: what new ones begin
+        with, by number.
         """
         for keys in gone.values():
             for _, seq in keys:
@@ -59,7 +62,7 @@ class Agenda:
             del self._urgent[next(iter(self._urgent))]
         self._end(left)
         self._backlog.gone(gone)
-        self._backlog.arrived(ready)
+        self._backlog.arrived(ready, begins)
 
     def take(self, count: int, *, urgent: bool = False) -> tuple[int, ...]:
         """Up to `count` tasks that are to be claimed, by number, in the order they are to run.
@@ -105,9 +108,14 @@ class Agenda:
         self._look()
         return self._backlog.reading_begins(idle=self._shares.next() is None)
 
-    def read(self, reading: Reading, found: Sequence[Sequence[Key]]) -> None:
+    def read(
+        self,
+        reading: Reading,
+        found: Sequence[Sequence[Key]],
+        begins: Mapping[int, int] = _NOTHING,
+    ) -> None:
         """The store's answer to `reading`."""
-        self._backlog.read(reading, found)
+        self._backlog.read(reading, found, begins)
 
     def read_failed(self, reading: Reading) -> None:
         """It could not be made: it will be wanted again."""

@@ -22,6 +22,7 @@ KEYS_MAX = 4096
 LANE_KEYS_MIN = 4
 """Keys held of a lane, however many lanes there are."""
 LANES_PER_READ = 256
+_NONE: Mapping[int, int] = {}
 
 
 Place = tuple[float, ...]
@@ -72,8 +73,10 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class Backlog:
-    def __init__(self, order: Order, keys_max: int = KEYS_MAX) -> None:
+    def __init__(self, order: Order, keys_max: int = KEYS_MAX, *, together: bool = True) -> None:
+        """`together`: who begins alike may run one after the other."""
         self._order = order
+        self._together = together
         self._keys_max = keys_max
         self._lanes: dict[Lane, Window] = {}
         self._known = False
@@ -88,15 +91,19 @@ class Backlog:
         self._reading: Reading | None = None
         self._changed: dict[Lane, None] = {}
 
-    def arrived(self, ready: Mapping[Lane, Iterable[Key]]) -> None:
-        """These became pending."""
+    def arrived(
+        self, ready: Mapping[Lane, Iterable[Key]], begins: Mapping[int, int] = _NONE
+    ) -> None:
+        """These became pending; what they begin with, by number, where it is worth knowing."""
+        if not self._together:
+            begins = _NONE
         for lane, keys in ready.items():
             window = self._lanes.get(lane)
             if window is None:
                 window = self._lanes[lane] = Window(self._lane_max(), complete=self._known)
                 self._changed[lane] = None
             before = len(window)
-            window.arrived(keys)
+            window.arrived(keys, begins)
             self._note(lane, window, before)
         if self._keys > self._keys_max:
             self._make_room()
@@ -166,15 +173,22 @@ class Backlog:
         self._reading = Reading(tuple(parts), limit)
         return self._reading
 
-    def read(self, reading: Reading, found: Sequence[Sequence[Key]]) -> None:
-        """The store's answer to `reading`."""
+    def read(
+        self,
+        reading: Reading,
+        found: Sequence[Sequence[Key]],
+        begins: Mapping[int, int] = _NONE,
+    ) -> None:
+        """The store's answer to `reading`, and what its keys begin with."""
         if reading is not self._reading:
             return
+        if not self._together:
+            begins = _NONE
         self._reading = None
         for (lane, refill), keys in zip(reading.parts, found, strict=True):
             window = self._lanes[lane]
             before = len(window)
-            window.refilled(refill, keys)
+            window.refilled(refill, keys, begins)
             self._note(lane, window, before)
 
     def read_failed(self, reading: Reading) -> None:

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-from runtime.store.protocol import URGENT_PRIORITY, ClaimedTask
+from runtime.store.protocol import URGENT_PRIORITY, ClaimedTask, Key
 
 
 class Trigger(StrEnum):
@@ -33,10 +33,13 @@ class Staged(msgspec.Struct):
     since: float
     blocked: bool = False
     """It has met a full engine."""
+    run: Key | None = None
+    """The key of the first of the run it belongs to; None: it stands by itself."""
 
     @property
-    def order(self) -> tuple[int, int]:
-        return self.task.rank, self.task.seq
+    def order(self) -> tuple[Key, Key]:
+        key = (self.task.rank, self.task.seq)
+        return self.run or key, key
 
 
 class Dispatch(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ and once it is overdue it goes before all that was submitted after the deadline.
 from __future__ import annotations
 
 from actors.policy.lengths import Lengths
+from actors.policy.locality import beginning
 from autoglm.given import priority_of
 from autoglm.types import Message, TaskSpec
 from runtime.store.protocol import Answered
@@ -29,6 +30,9 @@ class ByArrival:
     def rank(self, _task: TaskSpec, logical_ms: int) -> int:
         return logical_ms
 
+    def beginning(self, _task: TaskSpec) -> int | None:
+        return None
+
     def answered(self, _answered: Answered) -> None:
         pass
 
@@ -42,6 +46,9 @@ class ByPriority:
 
     def boost_ms(self, _task: TaskSpec) -> int:
         return 0
+
+    def beginning(self, task: TaskSpec) -> int | None:
+        return beginning(task)
 
     def answered(self, _answered: Answered) -> None:
         pass

@@ -5,7 +5,7 @@ turn it is, `actors.policy.merge` when a batch of the others goes. Times are mon
 
 The places in a line are taken in the order of claims, because that is what the shares of queues and
 tenants are; who of a lane takes which of its places is decided by rank, so that what is claimed
-ahead costs no priority.
+ahead costs no priority, and a run of tasks that begin alike (`actors.policy.locality`) stays one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from itertools import takewhile
 
 import msgspec
 
+from actors.policy.locality import Runs
 from actors.policy.merge import Staged, Trigger, decide, prefix_order
 from actors.policy.poison import Turn, is_suspect, trial_size, whose_turn
 from runtime.config import BatchConfig
@@ -45,6 +46,7 @@ class Staging:
         self._suspects: list[Staged] = []
         self._others: list[Staged] = []
         """Both in the order in which they are to run."""
+        self._runs = Runs()
         self._served = 0
         """Others that were sent since suspects were on trial."""
         self.on_trial = False
@@ -61,12 +63,14 @@ class Staging:
     def add(self, tasks: Iterable[ClaimedTask], now: float, *, first: bool = False) -> None:
         """`first`: before all others, those who are suspects apart."""
         for task in tasks:
+            staged = Staged(task, now, run=self._runs.joined(task) if self._lanes else None)
             if is_suspect(task.deaths):
-                self._suspects.append(Staged(task, now))
+                self._suspects.append(staged)
             elif first:
-                self._others.insert(0, Staged(task, now))
+                self._others.insert(0, staged)
             else:
-                self._others.append(Staged(task, now))
+                self._others.append(staged)
+        self._runs.keep(staged.task.lane for staged in self._others)
         for line in (self._suspects, self._others):
             line[:] = self._by_rank_in_lanes(line)
 

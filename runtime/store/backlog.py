@@ -9,14 +9,17 @@ import msgspec
 from autoglm.types import TaskState
 from runtime.store.protocol import Key, Lane, Query
 from runtime.store.rows import all_rows
-from runtime.store.scheduleprotocol import FetchBacklog, FetchSchedule, Schedule
+from runtime.store.scheduleprotocol import FetchBacklog, FetchSchedule, Found, Schedule
 
 _BEFORE_ALL: Key = (-(2**63), 0)
 
 _LANES = """
 SELECT json_group_array((
-    SELECT json_group_array(json_array(rank, seq)) FROM (
-        SELECT rank, seq FROM task
+    SELECT json_array(
+        json_group_array(json_array(rank, seq)),
+        json_group_object(seq, begins) FILTER (WHERE begins IS NOT NULL)
+    ) FROM (
+        SELECT rank, seq, begins FROM task
         WHERE state = 'pending' AND queue = read.value ->> 0 AND tenant = read.value ->> 1
             AND (rank, seq) > (read.value ->> 2, read.value ->> 3)
         ORDER BY rank, seq LIMIT ?
@@ -75,12 +78,18 @@ class Standing(msgspec.Struct, frozen=True):
     """Pending tasks of the lane before it, at most `AHEAD_MAX`."""
 
 
-_decode_keys = msgspec.json.Decoder(tuple[tuple[Key, ...], ...]).decode
+_decode_reads = msgspec.json.Decoder(
+    tuple[tuple[tuple[Key, ...], dict[int, int] | None], ...]
+).decode
 
 
-def fetch_backlog(cx: sqlite3.Connection, query: FetchBacklog) -> tuple[tuple[Key, ...], ...]:
+def fetch_backlog(cx: sqlite3.Connection, query: FetchBacklog) -> Found:
     reads = [(*read.lane, *(read.after or _BEFORE_ALL)) for read in query.reads]
-    return _decode_keys(all_rows(cx, _LANES, (query.limit, msgspec.json.encode(reads).decode())))
+    found = _decode_reads(all_rows(cx, _LANES, (query.limit, msgspec.json.encode(reads).decode())))
+    begins: dict[int, int] = {}
+    for _, some in found:
+        begins |= some or {}
+    return Found(tuple(keys for keys, _ in found), begins)
 
 
 def fetch_schedule(cx: sqlite3.Connection, _query: FetchSchedule) -> Schedule:

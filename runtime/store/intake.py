@@ -32,7 +32,7 @@ from runtime.store.waiting import Room
 DRAINED_RETRY_S = 5.0
 _GIVEN = (
     *("seq", "id", "rank", "last_event", "tenant", "queue", "priority", "kind", "key", "stream"),
-    *("deadline_at", "expires_at", "wake_at"),
+    *("deadline_at", "expires_at", "wake_at", "begins"),
 )
 """Columns of a new task that are its own."""
 
@@ -251,17 +251,19 @@ def _insert_new(
             stored.append(refusal)
             continue
         seq, rank, expires_at = tx.new_task(), tx.ranking.rank(spec, at), spec.expires_at
-        event = tx.move(seq, None, state, 0, None)
+        event, begins = tx.move(seq, None, state, 0, None), tx.ranking.beginning(spec)
         queue, priority = queue_of(spec), priority_of(spec)
         tenant, kind, key, deadline_at = spec.tenant, spec.kind, spec.key, spec.deadline_at
         stream = int(spec.stream)
         given = (seq, spec.id, rank, event, tenant, queue, priority, kind, key, stream)
-        rows.append((*given, deadline_at, expires_at, expires_at))
+        rows.append((*given, deadline_at, expires_at, expires_at, begins))
         payloads.append((seq, body))
         if expires_at is not None:
             tx.due(expires_at)
         if state is TaskState.PENDING:
             tx.ready(queue, tenant, rank, seq)
+            if begins is not None:
+                tx.effects.begins[seq] = begins
             tx.urgent(seq, priority)
         task = Task(
             *(spec.id, state, tenant, queue, priority, kind, key, job),

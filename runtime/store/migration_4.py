@@ -12,6 +12,11 @@ CREATE TABLE checkpoint (
     "ALTER TABLE queue_paused ADD COLUMN draining INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE job ADD COLUMN draining INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE result ADD COLUMN more TEXT",
+    "ALTER TABLE task ADD COLUMN begins INTEGER",
+    "DROP INDEX task_pending",
+    """
+CREATE INDEX task_pending ON task (queue, tenant, rank, seq, begins) WHERE state = 'pending'
+""",
     "DROP TABLE waiting",
     """
 CREATE TABLE waiting (

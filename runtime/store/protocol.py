@@ -189,6 +189,8 @@ class Effects(msgspec.Struct):
     """Keys under which a pending task was and is no longer; it may be under another of `ready`."""
     urgent: list[int] = []
     """Of that, what is urgent and was not waiting before, or not as urgent; task numbers."""
+    begins: dict[int, int] = {}
+    """What those begin with that were handed in just now, where others may begin alike."""
     left: list[Left] = []
     endings: list[Ending] = []
     stopped: list[StoppedTask] = []

@@ -17,10 +17,17 @@ class LaneRead(NamedTuple):
 
 
 class FetchBacklog(Query, frozen=True):
-    """Result: `tuple[tuple[Key, ...], ...]`: the first `limit` of each of the reads, in order."""
+    """Result: `Found`."""
 
     reads: tuple[LaneRead, ...]
     limit: int
+
+
+class Found(NamedTuple):
+    keys: tuple[tuple[Key, ...], ...]
+    """The first `limit` of each of the reads, in order."""
+    begins: dict[int, int]
+    """What they begin with, by task number, where others may begin alike."""
 
 
 class FetchSchedule(Query, frozen=True):

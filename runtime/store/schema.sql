@@ -29,11 +29,12 @@ CREATE TABLE task (
     error       TEXT,                       -- JSON: code and message of the last failure
     degraded    TEXT,                       -- how it was answered without an engine, if it was
     after_failure TEXT,                     -- of one that came after others: cancel or run
-    inherited   INTEGER                     -- a more urgent one's priority, which waits for it
+    inherited   INTEGER,                    -- a more urgent one's priority, which waits for it
+    begins      INTEGER                     -- the same for tasks that share a long beginning
 ) STRICT;
 
 CREATE UNIQUE INDEX task_key ON task (tenant, key) WHERE key IS NOT NULL;
-CREATE INDEX task_pending ON task (queue, tenant, rank, seq) WHERE state = 'pending';
+CREATE INDEX task_pending ON task (queue, tenant, rank, seq, begins) WHERE state = 'pending';
 CREATE INDEX task_running ON task (owner) WHERE state = 'running';
 CREATE INDEX task_due ON task (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX task_job ON task (job, seq) WHERE job IS NOT NULL;

@@ -194,6 +194,7 @@ def _merge(into: p.Effects, more: p.Effects) -> None:
     for lane, keys in more.ready.items():
         into.ready.setdefault(lane, []).extend(keys)
     into.urgent += more.urgent
+    into.begins.update(more.begins)
     into.left += more.left
     into.endings += more.endings
     into.stopped += more.stopped

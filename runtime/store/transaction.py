@@ -31,6 +31,10 @@ class Ranking(Protocol):
         """Its place in its lane, smaller first, when it is handed in at `logical_ms`."""
         ...
 
+    def beginning(self, task: TaskSpec, /) -> int | None:
+        """The same number for tasks that share a long beginning; None: it has none."""
+        ...
+
     def answered(self, answered: Answered, /) -> None:
         """A task was answered: there is something to learn."""
         ...

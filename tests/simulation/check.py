@@ -18,7 +18,7 @@ from runtime.store.reading import fetch_answers
 from runtime.store.transitions import legal
 from tests.simulation.graphs import HOUR_MS, wrong_with_graphs, wrong_with_urgency
 from tests.simulation.limited import wrong_with_limits
-from tests.simulation.people import History, expected_text
+from tests.simulation.people import History, expected_text, system_of
 from tests.simulation.plan import DEFAULT_TEXT, FAILING, POISON, Plan
 from tests.simulation.steering import wrong_with_waits
 
@@ -89,7 +89,8 @@ def _wrong_with_task(row: Row, plan: Plan, history: History) -> Iterator[str]:
     if row.text is not None and row.text != expected:
         yield f"{row.id}: wrong answer {row.text!r} to {prompt!r}"
     if row.text is not None and row.degraded is None:
-        if (row.tokens, row.answer_tokens) != (len(prompt.split()) + plan.tokens, plan.tokens):
+        asked = len(prompt.split()) + len(system_of(prompt))  # a system message is one word here
+        if (row.tokens, row.answer_tokens) != (asked + plan.tokens, plan.tokens):
             yield f"{row.id}: usage of {row.tokens} tokens, {row.answer_tokens} of the answer"
         if not failures_of(prompt) and row.cost > (row.tokens or 0):
             yield f"{row.id} was charged {row.cost} tokens for an answer of {row.tokens}"

@@ -138,7 +138,7 @@ class Plan:
     @staticmethod
     def _scheduler(policy: Policy, rng: Random) -> SchedulerConfig:
         tasks = rng.choice([None, None, REQUEST_MAX, REQUEST_MAX + 3])
-        return SchedulerConfig(policy, tasks, rng.choice([None, None, 100 * REQUEST_MAX]))
+        return SchedulerConfig(policy, tasks, rng.choice([None, None, 400 * REQUEST_MAX]))
 
     @staticmethod
     def _tenant(max_running: int | None, rng: Random) -> TenantConfig:
