@@ -28,6 +28,8 @@ from runtime.store.protocol import Lane
 from runtime.supervision import Supervised
 
 Lanes = Mapping[Lane, int]
+_NO_END = frozenset({"paused", "breaker", "loading"})
+"""Who is held so goes on nobody knows when."""
 TENANTS_MAX = 1000
 """Tenants that are told of: those of which most waits or runs."""
 
@@ -126,7 +128,7 @@ class _View:
     ) -> Service:
         waiting = {lane: self.waiting[lane] for lane in lanes if lane in self.waiting}
         holds = tuple(held)
-        stands = any(hold.until_s is None and hold.why != "cap" for hold in holds)
+        stands = any(hold.why in _NO_END for hold in holds)
         return Service(
             weight=weight,
             due=round(sum(self._due.get(lane, 0.0) for lane in lanes), 4) if self._shared else None,

@@ -163,6 +163,8 @@ def test_caps_are_named_and_do_not_hide_when_it_ends() -> None:
     assert (hold.why, hold.text) == ("cap", "tenants.b.max_running is 1")
     (hold,) = desk.of_queue("normal").held
     assert (hold.why, hold.text) == ("tenants", "all tenants that wait in it are held: b")
+    desk.serve(B, 3, Usage(1, 10), took_s=2.0)
+    assert desk.of_queue("normal").finishes_in_s is not None
 
 
 def test_a_rate_that_is_used_up_is_named_with_its_end() -> None:

@@ -160,7 +160,7 @@ MUTANTS = {
         Mailbox, "restore", "self._queue.extendleft(reversed(lent[taken:]))", "pass"
     ),
     "arrivals during a refill are forgotten": Mutant(
-        Window, "arrived", "self._meanwhile.append(key)", "pass"
+        Window, "arrived", "self._meanwhile[key] = begins.get(key[1])", "pass"
     ),
     "lines of a job are acknowledged before the commit": Mutant(
         Persister,
