@@ -50,7 +50,6 @@ SHOWN: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "autoglm: hits": "… autoglm's order",
             "sorted: hits": "… handed in group by group",
             "autoglm / arrival": "tokens a second, autoglm's order against that of arrival",
-            "autoglm / sorted": "… against handed in group by group",
             "autoglm: processor time for 1,000 tokens / arrival: processor time for 1,000 tokens": (
                 "processor time, autoglm's order against that of arrival"
             ),

