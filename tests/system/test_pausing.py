@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from autoglm import Client, wire
-from autoglm.errors import TaskExpired
+from autoglm.errors import ServerBusy, TaskExpired
 from autoglm.ids import Ids
+from autoglm.retry import Patience
 from autoglm.types import TaskSpec
 from tests.system.real import INSTANT, Server
 
@@ -135,3 +137,41 @@ async def _job_of(client: Client, count: int) -> str:
         wire.SubmitLines(0, opened.job, lines, last=True), wire.LinesSubmitted
     )
     return opened.job
+
+
+async def test_while_core_waits_too_long_lower_queues_take_nothing_in(tmp_path: Path) -> None:
+    with Server(tmp_path, *NOT_YET, *overflow("refuse_lower")) as server:
+        async with Client(server.socket, patience=Patience(busy_s=0)) as client:
+            id = (await client.submit("hello", queue="core")).id
+
+            async def hand_in_until_refused() -> None:
+                while True:
+                    await client.submit("hello", queue="normal")
+
+            with anyio.fail_after(60), pytest.raises(ServerBusy, match="which weighs less") as told:
+                await hand_in_until_refused()
+            assert told.value.retry_after is not None
+            await client.submit("hello", queue="core")
+            assert (await client.get(id)).state == "pending"
+
+
+async def test_a_drained_queue_finishes_what_it_has_and_refuses_what_is_new(tmp_path: Path) -> None:
+    with Server(tmp_path, *INSTANT) as server:
+        async with Client(server.socket, patience=Patience(busy_s=0)) as client:
+            told(server, "pause", "core")
+            id = (await client.submit("hello", queue="core")).id
+            (queue,) = told(server, "drain", "core")
+            assert (queue["draining"], queue["paused"]) == (True, False)
+            await client.result(id, timeout=60)
+            with pytest.raises(ServerBusy, match="is being drained"):
+                await client.submit("hello", queue="core")
+            assert server.ask("queue", "resume", "core").stdout == "core open\n"
+            await client.submit("hello", queue="core")
+        names = [each["name"] for each in told(server, "queues")]
+        assert names == ["core", "normal", "background"]
+        (tenant,) = told(server, "tenants")
+        assert tenant["name"] == "default"
+        assert set(tenant["service"]) == {
+            *("weight", "due", "used", "running", "max_running", "waiting", "finishes_in_s"),
+            "held",
+        }
