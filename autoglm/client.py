@@ -95,10 +95,12 @@ class Client(AskCalls, QueueCalls, EditCalls, EtaCalls, SteerCalls, PruneCalls):
     # ── looking and steering ──────────────────────────────────────────────────────────────────
 
     async def get(self, task: TaskRef) -> Task:
-        """The task as it now stands. Raises NotFound.
+        """The task as it now stands.
 
-        task = await client.get(task.id)
-        print(task.state, task.attempt)
+            task = await client.get(task.id)
+            print(task.state, task.attempt)
+
+        Raises NotFound.
         """
         return (await self.answer(task)).task
 
@@ -127,8 +129,10 @@ class Client(AskCalls, QueueCalls, EditCalls, EtaCalls, SteerCalls, PruneCalls):
     ) -> AsyncIterator[Task]:
         """Like `list`, page by page, so that memory stays flat.
 
-        async for task in client.tasks(state="dead"):
-            print(task.id, task.error)
+            async for task in client.tasks(state="dead"):
+                print(task.id, task.error)
+
+        Raises what `list` raises.
         """
         states = () if state is None else (TaskState.parse(state),)
         cursor, left = None, limit
@@ -191,8 +195,10 @@ class Client(AskCalls, QueueCalls, EditCalls, EtaCalls, SteerCalls, PruneCalls):
     async def status(self) -> Status:
         """What `autoglm status --json` shows.
 
-        status = await client.status()
-        print(status.tasks, [engine.tokens_per_s for engine in status.engines])
+            status = await client.status()
+            print(status.tasks, [engine.tokens_per_s for engine in status.engines])
+
+        Counts, engines, actors and queues, as of this moment.
         """
         reply = await self._session.call(wire.GetStatus(0), wire.StatusReply)
         if reply.status is None:

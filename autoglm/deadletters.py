@@ -34,13 +34,25 @@ class DeadLetters:
     async def list(
         self, tenant: str | None = None, reason: str | None = None, limit: int | None = None
     ) -> list[DeadLetter]:
-        """Newest first; all of them unless `limit` says how many. `reason` is an error's code."""
+        """Newest first; all of them unless `limit` says how many.
+
+            for letter in await client.dead.list(reason="timeout", limit=10):
+                print(letter.message_id, letter.error)
+
+        `reason` is an error's code.
+        """
         return [letter async for letter in self.letters(tenant, reason, limit)]
 
     async def letters(
         self, tenant: str | None = None, reason: str | None = None, limit: int | None = None
     ) -> AsyncIterator[DeadLetter]:
-        """Like `list`, page by page."""
+        """Like `list`, page by page.
+
+            async for letter in client.dead.letters():
+                print(letter.text)
+
+        Memory stays flat.
+        """
         cursor, left = None, math.inf if limit is None else limit
         while left > 0:
             size = int(min(left, wire.PAGE_MAX))
@@ -56,6 +68,9 @@ class DeadLetters:
     async def show(self, id: str) -> DeadLetterInFull:
         """One in full: what it asks for, and the error of every attempt.
 
+            for letter in await client.dead.list():
+                print((await client.dead.show(letter.message_id)).errors)
+
         Raises NotFound, and Conflict when the task is not dead.
         """
         reply = await self._session.call(wire.ShowDead(0, id), wire.DeadReply)
@@ -66,13 +81,22 @@ class DeadLetters:
     async def retry(self, id: str) -> Task:
         """Put it back into the queue, its failures counted anew; the task as it now stands.
 
+            for letter in await client.dead.list(reason="timeout"):
+                await client.dead.retry(letter.message_id)
+
         A task that is under way or has succeeded stays as it is. Raises NotFound, and Conflict
         when it was cancelled or has expired.
         """
         return await self._settle_one(id, discard=False)
 
     async def discard(self, id: str) -> Task:
-        """Give it up: it ends as cancelled. Raises NotFound, and Conflict when it is not dead."""
+        """Give it up: it ends as cancelled.
+
+            for letter in await client.dead.list(reason="invalid_request"):
+                await client.dead.discard(letter.message_id)
+
+        Raises NotFound, and Conflict when it is not dead.
+        """
         return await self._settle_one(id, discard=True)
 
     async def retry_all(

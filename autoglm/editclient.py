@@ -31,8 +31,9 @@ class EditCalls:
     ) -> Task:
         """Change a task that waits; the task as it now stands. What is None stays as it is.
 
-            [task] = await client.list(state="pending", limit=1)
-            task = await client.edit(task, priority=1, if_version=task.version)
+            for task in await client.list(state="pending", limit=10):
+                with contextlib.suppress(Conflict):  # it runs by now
+                    await client.edit(task, priority=1, if_version=task.version)
 
         `deadline` is from now, in seconds or words such as `"2h"`; `"none"` takes it away. With
         `if_version`, only if the task's `version` is still this. Raises NotFound, InvalidRequest,
@@ -53,8 +54,11 @@ class EditCalls:
     ) -> tuple[Task, ...]:
         """Like `edit`, for several in one transaction: all of them are changed, or none.
 
-        waiting = await client.list(state="pending", limit=100)
-        await client.edit_many(waiting, deadline="2h")
+            if waiting := await client.list(state="pending", limit=100):
+                with contextlib.suppress(Conflict):  # one of them runs by now
+                    await client.edit_many(waiting, deadline="2h")
+
+        Raises what `edit` raises; nothing is changed then.
         """
         refuse_one_text("edit_many", tasks)
         none = deadline == NO_DEADLINE

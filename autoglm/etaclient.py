@@ -16,19 +16,23 @@ class EtaCalls:
     _session: Session
 
     async def eta(self, task: TaskRef) -> Eta | None:
-        """An estimate for a task that is pending or runs; None for any other. Raises NotFound.
+        """An estimate for a task that is pending or runs; None for any other.
 
-        eta = await client.eta(task)
-        if eta is not None:
-            print(eta.ahead, eta.finishes_in_s)
+            eta = await client.eta(task)
+            if eta is not None:
+                print(eta.ahead, eta.finishes_in_s)
+
+        Raises NotFound.
         """
         return (await self.look(task))[1]
 
     async def look(self, task: TaskRef) -> tuple[Answer, Eta | None]:
-        """The task with its result, if it has one, and what `eta` says of it. Raises NotFound.
+        """The task with its result, if it has one, and what `eta` says of it.
 
-        answer, eta = await client.look(task)
-        print(answer.task.state, eta)
+            answer, eta = await client.look(task)
+            print(answer.task.state, eta)
+
+        Raises NotFound.
         """
         id = id_of(task)
         reply = await self._session.call(wire.Get(0, id), wire.AnswerReply)

@@ -95,7 +95,9 @@ class AutoGLM:
     def from_config(cls, config: GLMConfig) -> Self:
         """The model that `config` describes; nothing is loaded yet.
 
-        model = AutoGLM.from_config(GLMConfig(model_name="tiny", max_seq_length=512))
+            model = AutoGLM.from_config(GLMConfig(model_name="tiny", max_seq_length=512))
+
+        The same as `AutoGLM(config)`.
         """
         return cls(config)
 
@@ -186,7 +188,9 @@ class AutoGLM:
     def close(self) -> None:
         """End the server, if it is our own; what it answered is in its store. May be repeated.
 
-        model.close()
+            model.close()
+
+        A later call starts anew.
         """
         with self._starting:
             self._running.close()

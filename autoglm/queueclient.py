@@ -26,7 +26,13 @@ class QueueCalls:
         return (await self._session.call(wire.ListQueues(0), wire.QueuesReply)).queues
 
     async def tenants(self) -> Sequence[TenantStatus]:
-        """The tenants of which something waits, runs or ran lately, and how they are served."""
+        """The tenants of which something waits, runs or ran lately, and how they are served.
+
+            for tenant in await client.tenants():
+                print(tenant)
+
+        A tenant's client sees its own alone.
+        """
         return (await self._session.call(wire.ListTenants(0), wire.TenantsReply)).tenants
 
     async def set_queue(

@@ -38,30 +38,38 @@ class SteerCalls:
     async def pause(self, tasks: Iterable[TaskRef]) -> wire.Cancelled:
         """Tasks that wait stop waiting until they are resumed; what runs goes on.
 
-        await client.pause(await client.list(state="pending"))
+            await client.pause(await client.list(state="pending"))
+
+        Any number of them; they are changed 4,096 at a time.
         """
         return await self._steer("pause", tasks)
 
     async def resume(self, tasks: Iterable[TaskRef]) -> wire.Cancelled:
         """Paused tasks wait again, in their old places.
 
-        await client.resume(await client.list(state="paused"))
+            await client.resume(await client.list(state="paused"))
+
+        Any number of them.
         """
         return await self._steer("resume", tasks)
 
     async def requeue(self, tasks: Iterable[TaskRef]) -> wire.Cancelled:
         """Archived tasks wait again; the longest wait of their queue begins anew.
 
-        await client.requeue(await client.list(state="archived", limit=100))
+            await client.requeue(await client.list(state="archived", limit=100))
+
+        Any number of them.
         """
         return await self._steer("requeue", tasks)
 
     async def pause_job(self, job: str) -> int:
-        """Pause the tasks that a job has waiting; how many those were. Raises NotFound.
+        """Pause the tasks that a job has waiting; how many those were.
 
-        async for task in client.tasks(state="pending"):
-            if task.job:
-                await client.pause_job(task.job)
+            async for task in client.tasks(state="pending"):
+                if task.job:
+                    await client.pause_job(task.job)
+
+        Raises NotFound.
         """
         return await self._in_slices("pause", job=job)
 
@@ -77,15 +85,22 @@ class SteerCalls:
         return await self._in_slices("resume", job=job)
 
     async def drain_job(self, job: str) -> int:
-        """Take no more lines of a job until it is resumed, and finish those it has; how many of
-        them were paused and go on. Raises NotFound.
+        """Take no more lines of a job until it is resumed, and finish those it has.
+
+            async for task in client.tasks(state="pending"):
+                if task.job:
+                    await client.drain_job(task.job)
+
+        Returns how many of them were paused and go on. Raises NotFound.
         """
         return await self._in_slices("drain", job=job)
 
     async def requeue_all(self) -> int:
         """Requeue every archived task within reach; how many those were.
 
-        print(await client.requeue_all())
+            print(await client.requeue_all())
+
+        Broken off, the same call goes on.
         """
         return await self._in_slices("requeue")
 

@@ -38,7 +38,13 @@ class AskCalls(Face):
         response_format: Form[Any] | None = None,
         **options: Unpack[TaskOptions],
     ) -> TaskSpec:
-        """A task that is not handed in yet, as `autoglm.Client.spec` makes it."""
+        """A task that is not handed in yet: its `id` is known, so that others can come `after` it.
+
+            first = client.spec("Summarise chapter one.")
+            client.submit_many([first, client.spec("Translate the summary.", after=first)])
+
+        Takes what `submit` takes. Raises InvalidRequest.
+        """
         return self.awaited.spec(prompt, response_format=response_format, **options)
 
     @overload

@@ -22,7 +22,6 @@ COMMANDS: dict[str, list[str]] = {
     "status": [],
     "top": [],
     "events": [],
-    "export": [],
     "prune": ["--older-than", "30d"],
     "dead": ["list"],
     "drill": ["kill-engine"],

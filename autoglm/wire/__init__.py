@@ -27,7 +27,6 @@ from autoglm.wire.framing import (
     encode_frame,
     encode_line,
 )
-from autoglm.wire.looking import Exported, ExportPage, ExportTasks, FindIds, IdsReply
 from autoglm.wire.replies import (
     Accepted,
     AnswerReply,
@@ -103,10 +102,6 @@ __all__ = [
     "EditDead",
     "Error",
     "EventPage",
-    "ExportPage",
-    "ExportTasks",
-    "Exported",
-    "FindIds",
     "Follow",
     "Forget",
     "FrameSplitter",
@@ -116,7 +111,6 @@ __all__ = [
     "GetJobLines",
     "GetStatus",
     "Hello",
-    "IdsReply",
     "JobLine",
     "JobLineEnded",
     "JobLines",

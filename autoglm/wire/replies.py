@@ -13,7 +13,6 @@ from autoglm.status import Status
 from autoglm.types import Answer, ErrorInfo, Event, Task
 from autoglm.wire.base import PROTOCOL_VERSION, Message
 from autoglm.wire.drills import CensusReply, DrillReply
-from autoglm.wire.looking import ExportPage, IdsReply
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
@@ -202,8 +201,6 @@ Reply = (
     | JobLines
     | DrillReply
     | CensusReply
-    | ExportPage
-    | IdsReply
     | Error
 )
 

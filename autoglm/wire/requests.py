@@ -11,7 +11,6 @@ from autoglm.degrade import Degrade
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
 from autoglm.wire.base import LIST_MAX, PAGE_MAX, PROTOCOL_VERSION, Message
 from autoglm.wire.drills import BeginDrill, GetDrill, TakeCensus
-from autoglm.wire.looking import ExportTasks, FindIds
 from autoglm.wire.steering import Steer, SteerQueue
 
 
@@ -254,6 +253,4 @@ Request = (
     | TakeCensus
     | Steer
     | SteerQueue
-    | ExportTasks
-    | FindIds
 )
