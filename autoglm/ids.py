@@ -18,7 +18,7 @@ ID_LENGTH = 26
 
 def is_id(text: str) -> bool:
     """Whether it is made as ids are, whoever minted it."""
-    return len(text) == ID_LENGTH and text.isalnum()
+    return len(text) == ID_LENGTH and text.isascii() and text.isalnum()
 
 
 def _random_bits(count: int) -> int:

@@ -26,8 +26,11 @@ def command(module: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Ours, in which the new process finds the packages that we run."""
-    path = os.environ.get("PYTHONPATH", "")
-    if not in_archive() or path.split(os.pathsep)[0] == str(_ROOT):
-        return dict(os.environ)
-    return {**os.environ, "PYTHONPATH": f"{_ROOT}{os.pathsep}{path}" if path else str(_ROOT)}
+    """Ours, in which the new process finds the packages that we run, and its own children none in
+    the folder they happen to start in (vLLM starts some with `python -m`).
+    """
+    made = {**os.environ, "PYTHONSAFEPATH": "1"}
+    path = made.get("PYTHONPATH", "")
+    if in_archive() and path.split(os.pathsep)[0] != str(_ROOT):
+        made["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{path}" if path else str(_ROOT)
+    return made

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm.ids import ID_LENGTH, Ids
+from autoglm.ids import ID_LENGTH, Ids, is_id
 
 CROCKFORD = set("0123456789abcdefghjkmnpqrstvwxyz")
 
@@ -55,3 +55,9 @@ def test_minters_that_start_in_the_same_millisecond_do_not_meet() -> None:
 def test_the_layout_is_that_of_a_ulid() -> None:
     [id] = ids_at(1_469_918_176_385)  # the example of the ULID specification
     assert id.startswith("01aryz6s41")
+
+
+def test_letters_of_other_alphabets_make_no_id() -> None:
+    assert is_id(Ids().mint())
+    assert not is_id("é" * ID_LENGTH)
+    assert not is_id("٣" * ID_LENGTH)

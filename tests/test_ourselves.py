@@ -21,9 +21,9 @@ def unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_installed_autoglm_leaves_the_environment_as_it_is() -> None:
+def test_an_installed_autoglm_adds_to_the_environment_that_no_folder_is_searched() -> None:
     assert not ourselves.in_archive()
-    assert ourselves.environment() == os.environ
+    assert ourselves.environment() == {**os.environ, "PYTHONSAFEPATH": "1"}
 
 
 @pytest.mark.parametrize("before", [None, "", "/somewhere"])
@@ -41,6 +41,7 @@ def test_a_process_of_a_process_is_told_no_more(
     unpacked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(unpacked))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
     assert ourselves.environment() == os.environ
 
 

@@ -204,7 +204,7 @@ def test_without_vllm_beside_it_it_says_what_to_do(installed: Path) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
-def test_the_vllm_of_the_python_that_runs_it_is_used(
+def test_the_vllm_of_the_python_that_runs_it_is_used_and_nothing_of_the_folder(
     archive: Path,
     home: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -212,6 +212,8 @@ def test_the_vllm_of_the_python_that_runs_it_is_used(
 ) -> None:
     folder = tmp_path_factory.mktemp("jobs")
     monkeypatch.chdir(folder)
+    (folder / "msgspec").mkdir()
+    (folder / "msgspec" / "__init__.py").write_text("raise RuntimeError('somebody else')")
     (folder / "in.jsonl").write_text('{"prompt": "hello", "max_tokens": 4}\n')
     done = run(
         *(sys.executable, archive, "run", "in.jsonl", "-o", "out.jsonl", "--data-dir", "data"),
