@@ -46,6 +46,7 @@ fix: setup ## Format the code, mend what can be mended, write what is made from 
 	@$(BIN)/ruff format .
 	@$(BIN)/python -P -m actors.configdocs > docs/configuration.md
 	@$(BIN)/python -P -m tests.protocol_page
+	@$(BIN)/python -P -m actors.commandsdocs > docs/commands.md
 
 check: setup ## Lint, types, import layers, pinned versions
 	@$(BIN)/ruff check .

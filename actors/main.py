@@ -13,7 +13,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from actors import configcommand
+from actors import backup, completion, configcommand
 from autoglm import argtypes, cli
 from autoglm.errors import ConfigError
 from autoglm.options import add_run_options
@@ -82,6 +82,10 @@ def _add_config(subparsers: cli.Subparsers[cli.Parser]) -> None:
     configcommand.add(subparsers, settings_of)
 
 
+def _add_completion(subparsers: cli.Subparsers[cli.Parser]) -> None:
+    completion.add(subparsers, EXTRA)
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     where = places(arguments.socket, arguments.data_dir)
@@ -108,7 +112,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return doctor(config_of(arguments), where, as_json=arguments.json)
 
 
-EXTRA = (_add_serve, _add_run, _add_doctor, _add_config)
+EXTRA = (_add_serve, _add_run, _add_doctor, _add_config, backup.add, _add_completion)
 
 
 if __name__ == "__main__":

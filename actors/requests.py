@@ -11,6 +11,7 @@ from actors.connection import Connection
 from actors.deadrequests import DeadRequests
 from actors.desk import Desk, settle
 from actors.drillrequests import DrillRequests
+from actors.lookrequests import LookRequests
 from actors.policy.admission import (
     check_after,
     check_count,
@@ -62,6 +63,7 @@ class Requests:
         self._dead = DeadRequests(desk)
         self._drills = DrillRequests(desk)
         self._steering = SteerRequests(desk, queues)
+        self._looking = LookRequests(desk)
 
     def take(self, connection: Connection, request: wire.Request) -> None:
         """Start answering. Raises ProtocolError when the connection can't go on."""
@@ -113,6 +115,8 @@ class Requests:
                 | wire.ListTenants()
             ):
                 self._steering.take(connection, request)
+            case wire.ExportTasks() | wire.FindIds():
+                self._looking.take(connection, request)
             case wire.OpenJob():
                 self._open_job(connection, request)
             case wire.SubmitLines():

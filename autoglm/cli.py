@@ -25,11 +25,14 @@ from autoglm import (
     dead,
     drilling,
     editing,
+    exporting,
     pruning,
     queues,
+    shortids,
     steer,
 )
 from autoglm.errors import AutoGLMError
+from autoglm.examples import add_examples
 from autoglm.options import add_submit_options
 from autoglm.text import one_line
 from autoglm.types import TaskState
@@ -107,6 +110,8 @@ def build_parser(extra: Iterable[Extra] = ()) -> Parser:
     add_command(subparsers, "status", "show what the server is doing", _async(commands.status))
     add_command(subparsers, "top", "watch the server at work", _top)
     _add_events(subparsers)
+    export = add_command(subparsers, "export", exporting.SUMMARY, _async(exporting.export))
+    exporting.add_options(export)
     _add_prune(subparsers)
     look = "look into tasks that failed for good, mend and retry them"
     _add_actions(subparsers, "dead", look, dead.ACTIONS)
@@ -115,6 +120,7 @@ def build_parser(extra: Iterable[Extra] = ()) -> Parser:
     add_command(subparsers, "queues", summary.format("queue"), _async(queues.list_all))
     add_command(subparsers, "tenants", summary.format("tenant"), _async(queues.list_tenants))
     _add_drill(subparsers)
+    add_examples(parser)
     return parser
 
 
@@ -240,7 +246,7 @@ def _add_drill(subparsers: Subparsers[Parser]) -> None:
 
 
 def _async(command: Callable[[argparse.Namespace], Awaitable[int]]) -> Run:
-    return functools.partial(anyio.run, command)
+    return functools.partial(anyio.run, shortids.expanding(command))
 
 
 def _top(arguments: argparse.Namespace) -> int:

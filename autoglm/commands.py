@@ -64,18 +64,19 @@ async def get(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(shown(answer.task, answer.result, eta))
     else:
-        _print(describe(answer, paint_for(sys.stdout), eta))
+        _print(describe(answer, paint_for(sys.stdout), eta, _now_for_reader()))
     return 0
 
 
 async def list_tasks(arguments: argparse.Namespace) -> int:
     paint = paint_for(sys.stdout)
+    now_ms = _now_for_reader()
     async with client_of(arguments) as client:
-        if sys.stdout.isatty() and not arguments.json:
-            _print(task_header(paint))
+        if now_ms is not None and not arguments.json:
+            _print(task_header(paint, narrow=True))
         page = client.tasks(arguments.state, arguments.tenant, arguments.job, arguments.limit)
         async for task in page:
-            _print_json(task) if arguments.json else _print(task_line(task, paint))
+            _print_json(task) if arguments.json else _print(task_line(task, paint, now_ms))
     return 0
 
 
@@ -178,6 +179,11 @@ def _text_of(arguments: argparse.Namespace) -> str:
 
 def _for_reader(answer: str) -> str:
     return printable(answer) if sys.stdout.isatty() else answer
+
+
+def _now_for_reader() -> int | None:
+    """What a person at a terminal counts from; a program reads moments."""
+    return Ids().now_ms() if sys.stdout.isatty() else None
 
 
 def _note(message: str) -> None:

@@ -277,10 +277,15 @@ def _settle_options(parser: argparse.ArgumentParser) -> None:
 def _edit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID")
     parser.add_argument("--prompt", metavar="TEXT", help="takes the place of the last user message")
-    parser.epilog = (
-        "Here --set changes a setting of the task (--set max_tokens=64; null is the model's own)."
-        " Without --prompt and --set, $EDITOR opens on the task as JSON."
-    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = """\
+Here --set changes a setting of the task; null is the model's own. Without --prompt and --set,
+$EDITOR opens on the task as JSON.
+
+examples:
+  autoglm dead edit ny3b9c2k --set max_tokens=64
+  autoglm dead edit ny3b9c2k --prompt 'Shorter, please.'
+"""
 
 
 ACTIONS = (

@@ -14,6 +14,13 @@ from collections.abc import Callable
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _RANDOM_BITS = 80
 ID_LENGTH = 26
+SHORT_LENGTH = 8
+"""Of an id's end, which tells ids of one day apart: what is shown where there is little room."""
+
+
+def short(id: str) -> str:
+    """The end of an id; every command takes it for the id."""
+    return id[-SHORT_LENGTH:]
 
 
 def is_id(text: str) -> bool:

@@ -12,10 +12,11 @@ import msgspec
 
 from autoglm.degrade import IN_WORDS
 from autoglm.eta import Eta
+from autoglm.ids import short
 from autoglm.paint import Paint, table
 from autoglm.showqueues import queue_table
 from autoglm.status import ActorStatus, EngineStatus, Status
-from autoglm.text import clock_time, in_words, one_line, printable
+from autoglm.text import ago, clock_time, in_words, one_line, printable
 from autoglm.types import Answer, Event, Output, Task, TaskState
 
 STATE_COLOURS = {
@@ -27,6 +28,8 @@ STATE_COLOURS = {
     TaskState.CANCELLED: "dim",
 }
 _TASK_COLUMNS = "{:26}  {:9}  {:12}  {:10}  {:>3}  {:>3}  {:19}  {}"
+_NARROW_TASK_COLUMNS = "{:8}  {:9}  {:12}  {:10}  {:>3}  {:>3}  {:11}  {}"
+"""For 80 columns."""
 _EVENT_COLUMNS = "{:>8}  {:19}  {:26}  {:12}  {:>9} → {:9}  {:>3}  {:>6}"
 
 
@@ -44,20 +47,24 @@ def shown(task: Task, result: Output | None = None, eta: Eta | None = None) -> S
     return Shown(task.id, task.state, task, result, eta)
 
 
-def task_header(paint: Paint) -> str:
+def task_header(paint: Paint, *, narrow: bool = False) -> str:
     names = ("ID", "STATE", "TENANT", "QUEUE", "PRI", "TRY", "CREATED", "ERROR")
-    return paint(_TASK_COLUMNS.format(*names), "bold")
+    columns = _NARROW_TASK_COLUMNS if narrow else _TASK_COLUMNS
+    return paint(columns.format(*names), "bold")
 
 
-def task_line(task: Task, paint: Paint) -> str:
-    line = _TASK_COLUMNS.format(
-        one_line(task.id, 26),
+def task_line(task: Task, paint: Paint, now_ms: int | None = None) -> str:
+    """A line of a list. With `now_ms` it is for a person at a terminal: the end of the id, which
+    every command takes for it, and how long ago it was.
+    """
+    line = (_TASK_COLUMNS if now_ms is None else _NARROW_TASK_COLUMNS).format(
+        one_line(task.id, 26) if now_ms is None else one_line(short(task.id), 8),
         task.state.value,
         one_line(task.tenant, 12),
         one_line(task.queue, 10),
         task.priority,
         task.attempt,
-        clock_time(task.created_at),
+        clock_time(task.created_at) if now_ms is None else ago(now_ms - task.created_at),
         one_line(task.error.message, 60) if task.error else _mark(task),
     )
     return paint(line.rstrip(), STATE_COLOURS.get(task.state))
@@ -83,8 +90,10 @@ def event_line(event: Event, paint: Paint) -> str:
     return paint(line + who, STATE_COLOURS.get(event.to_state))
 
 
-def describe(answer: Answer, paint: Paint, eta: Eta | None = None) -> str:
-    """A task in full, its answer's text at the end."""
+def describe(
+    answer: Answer, paint: Paint, eta: Eta | None = None, now_ms: int | None = None
+) -> str:
+    """A task in full, its answer's text at the end; with `now_ms`, how long ago it all was."""
     task, result = answer.task, answer.result
     moments = {
         "created": task.created_at,
@@ -104,7 +113,7 @@ def describe(answer: Answer, paint: Paint, eta: Eta | None = None) -> str:
         "job": task.job,
         "attempt": str(task.attempt),
         "failures": str(task.failures) if task.failures else None,
-        **{name: clock_time(at) if at else None for name, at in moments.items()},
+        **{name: _moment(at, now_ms) if at else None for name, at in moments.items()},
         "waits for": ", ".join(task.waits_for),
         "after": "runs however those end" if task.after_failure == "run" else None,
         **_expected(eta),
@@ -121,6 +130,12 @@ def describe(answer: Answer, paint: Paint, eta: Eta | None = None) -> str:
         f"{paint(f'{name:10}', 'bold')}{one_line(value)}" for name, value in facts.items() if value
     ]
     return "\n".join([*lines, "", printable(result.text)] if result else lines)
+
+
+def _moment(at: int, now_ms: int | None) -> str:
+    if now_ms is None or at > now_ms:
+        return clock_time(at)
+    return f"{clock_time(at)} ({ago(now_ms - at)})"
 
 
 def _expected(eta: Eta | None) -> dict[str, str | None]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from autoglm import wire
 from autoglm.client import Client
 from autoglm.errors import NotFound, UsageError
-from autoglm.ids import is_id
+from autoglm.ids import Ids, is_id
 from autoglm.paint import paint_for
 from autoglm.paths import places
 from autoglm.show import task_header, task_line
@@ -70,11 +70,12 @@ resume = partial(_steer, "resume")
 
 async def list_archived(arguments: argparse.Namespace) -> int:
     paint = paint_for(sys.stdout)
+    now_ms = Ids().now_ms() if sys.stdout.isatty() else None
     async with _client(arguments) as client:
         if sys.stdout.isatty() and not arguments.json:
-            _print(task_header(paint))
+            _print(task_header(paint, narrow=True))
         async for task in client.tasks(TaskState.ARCHIVED, arguments.tenant):
-            _tell(arguments, task, task_line(task, paint))
+            _tell(arguments, task, task_line(task, paint, now_ms))
     return 0
 
 

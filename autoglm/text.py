@@ -80,6 +80,15 @@ def in_words(seconds: float) -> str:
     return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
 
 
+def ago(ms: int) -> str:
+    """How long ago something was, roughly: `just now`, `12 s ago`, `2 min ago`, `3 h ago`."""
+    seconds = ms // 1000
+    for unit_s, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if seconds >= unit_s:
+            return f"{seconds // unit_s} {unit} ago"
+    return "just now"
+
+
 def clock_time(unix_ms: int) -> str:
     """A moment in the local time zone, to the second: `2026-01-31 14:05:09`."""
     return datetime.fromtimestamp(unix_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -74,6 +74,9 @@ REQUESTS: tuple[wire.Request, ...] = (
     wire.SteerQueue(28, "core", "resume"),
     wire.SetQueue(24, "normal", "default", "text"),
     wire.SetQueue(25, "core", reset=True),
+    wire.ExportTasks(29, (TaskState.PENDING,), "default", "normal", "nothing", 5, 6, 7),
+    wire.ExportTasks(30),
+    wire.FindIds(31, "2222"),
 )
 HELLO = wire.encode_frame(wire.Hello(1))
 

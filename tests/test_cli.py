@@ -22,6 +22,7 @@ COMMANDS: dict[str, list[str]] = {
     "status": [],
     "top": [],
     "events": [],
+    "export": [],
     "prune": ["--older-than", "30d"],
     "dead": ["list"],
     "drill": ["kill-engine"],

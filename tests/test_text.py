@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm.errors import UsageError
-from autoglm.text import clock_time, duration_s, in_words, one_line, printable
+from autoglm.text import ago, clock_time, duration_s, in_words, one_line, printable
 
 PIECES = (
     *("\x1b", "\x1b[", "\x1b]0;", "\x1bP", "\x9b", "\x9d", "\x07", "\x1b\\", "\x9c", "\r", "\n"),
@@ -100,6 +100,17 @@ def test_what_is_no_duration_is_refused(text: str | float) -> None:
 )
 def test_a_duration_as_a_person_reads_it(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("ms", "words"),
+    [
+        *((-5, "just now"), (999, "just now"), (1000, "1 s ago"), (59_999, "59 s ago")),
+        *((120_000, "2 min ago"), (3_600_000, "1 h ago"), (49 * 3_600_000, "2 d ago")),
+    ],
+)
+def test_how_long_ago_it_was(ms: int, words: str) -> None:
+    assert ago(ms) == words
 
 
 @pytest.fixture

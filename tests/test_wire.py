@@ -88,6 +88,8 @@ REQUESTS: list[wire.Request] = [
     wire.BeginDrill(15, "id", DrillPlan("slow-disk", "store", 200, 10_000)),
     wire.GetDrill(16, "id", end=True),
     wire.TakeCensus(17, 1, 2, 3, 4),
+    wire.ExportTasks(18, (TaskState.DEAD,), "t", "core", "job", since=5, after=6, limit=7),
+    wire.FindIds(19, "01jx"),
 ]
 REPLIES: list[wire.Reply] = [
     wire.Welcome(1, "0.1", engine="vllm", model="m"),
@@ -118,6 +120,8 @@ REPLIES: list[wire.Reply] = [
     wire.JobLines(11, (wire.JobLineEnded(1, 2, "mine", answer=ANSWER),), done=True),
     wire.DrillReply(15, Drill("id", "kill-engine", "engine-1", "me", 1, 2, 3, 4, 5, "why", 6)),
     wire.CensusReply(17, Census(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, None)),
+    wire.ExportPage(18, (wire.Exported(TASK, Content(prompt="x"), ANSWER.result),), 7),
+    wire.IdsReply(19, ("a", "b")),
     wire.Error(12, "busy", "full", 0.5),
 ]
 

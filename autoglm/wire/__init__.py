@@ -27,6 +27,7 @@ from autoglm.wire.framing import (
     encode_frame,
     encode_line,
 )
+from autoglm.wire.looking import Exported, ExportPage, ExportTasks, FindIds, IdsReply
 from autoglm.wire.replies import (
     Accepted,
     AnswerReply,
@@ -102,6 +103,10 @@ __all__ = [
     "EditDead",
     "Error",
     "EventPage",
+    "ExportPage",
+    "ExportTasks",
+    "Exported",
+    "FindIds",
     "Follow",
     "Forget",
     "FrameSplitter",
@@ -111,6 +116,7 @@ __all__ = [
     "GetJobLines",
     "GetStatus",
     "Hello",
+    "IdsReply",
     "JobLine",
     "JobLineEnded",
     "JobLines",

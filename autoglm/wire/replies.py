@@ -13,6 +13,7 @@ from autoglm.status import Status
 from autoglm.types import Answer, ErrorInfo, Event, Task
 from autoglm.wire.base import PROTOCOL_VERSION, Message
 from autoglm.wire.drills import CensusReply, DrillReply
+from autoglm.wire.looking import ExportPage, IdsReply
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
@@ -201,6 +202,8 @@ Reply = (
     | JobLines
     | DrillReply
     | CensusReply
+    | ExportPage
+    | IdsReply
     | Error
 )
 

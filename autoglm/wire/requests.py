@@ -11,6 +11,7 @@ from autoglm.degrade import Degrade
 from autoglm.types import ErrorInfo, TaskSpec, TaskState
 from autoglm.wire.base import LIST_MAX, PAGE_MAX, PROTOCOL_VERSION, Message
 from autoglm.wire.drills import BeginDrill, GetDrill, TakeCensus
+from autoglm.wire.looking import ExportTasks, FindIds
 from autoglm.wire.steering import Steer, SteerQueue
 
 
@@ -253,4 +254,6 @@ Request = (
     | TakeCensus
     | Steer
     | SteerQueue
+    | ExportTasks
+    | FindIds
 )

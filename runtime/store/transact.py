@@ -23,6 +23,7 @@ from runtime.store import (
     editing,
     endings,
     execution,
+    exporting,
     intake,
     pruning,
     queues,
@@ -84,6 +85,8 @@ _QUERIES: dict[type[p.Query], Callable[[sqlite3.Connection, Any], Any]] = {
     dead.FetchDeadLetter: deadletters.fetch_dead_letter,
     up.FetchBreakers: breakers.fetch_breakers,
     census.TakeCensus: census.take_census,
+    exporting.FetchExport: exporting.fetch_export,
+    exporting.FetchIds: exporting.fetch_ids,
 }
 
 _COUNT = """
