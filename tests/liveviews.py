@@ -45,6 +45,15 @@ def service(
     return Service(weight, due, used, running, None, waiting, done)
 
 
+DOWN = {
+    "state": "down",
+    "breaker": "open",
+    "running": 0,
+    "waiting": 0,
+    "tokens_per_s": 0.0,
+    "kv_usage": 0.0,
+    "prompt_tokens": 0,
+}
 PAUSED = Service(3, 0.1, 0.2, 20, 64, 34, None, (Hold("paused", "queue normal is paused by ann"),))
 
 
@@ -85,9 +94,7 @@ def status() -> Status:
         {"pending": 1_234_567, "running": 64, "succeeded": 12_345, "dead": 2},
         (
             engine(1),
-            engine(
-                2, state="down", breaker="open", running=0, error="killed by SIGKILL", restarts=3
-            ),
+            engine(2, error="killed by SIGKILL", restarts=3, **DOWN),
         ),
         tuple(actor(name, mailbox=place, restarts=place // 7) for place, name in enumerate(ACTORS)),
         BatchStatus(12, 3.4, {"size": 1, "window": 8, "idle": 3}),

@@ -37,7 +37,7 @@ class Column(NamedTuple):
     rank: int = 0
     """Where there is no room, the columns with the largest go first; those with 0 stay."""
     flexible: bool = False
-    """As wide as there is room for; one in a table."""
+    """As wide as there is room for, and left out where nothing is in it; one in a table."""
 
 
 def cell(text: str, cells_max: int | None = None, style: str = "") -> Text:
@@ -80,7 +80,9 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[Text]], cells: int)
     """Aligned lines of at most `cells`, the head first."""
     table = [[Text(column.name, style=HEAD) for column in columns], *map(list, rows)]
     widths = [max(map(width, column)) for column in zip(*table, strict=True)]
-    shown = list(range(len(columns)))
+    shown = [
+        n for n, each in enumerate(columns) if not each.flexible or any(row[n] for row in table[1:])
+    ]
 
     def least() -> int:
         wanted = (

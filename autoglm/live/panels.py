@@ -93,7 +93,7 @@ def queues(status: Status, cells: int) -> Section:
         )
         for queue in status.queues
     ]
-    columns = (Column("QUEUE"), Column("STATE"), *_SERVICE, Column("", rank=9, flexible=True))
+    columns = (Column("QUEUE"), Column("STATE"), *_SERVICE, Column("NOTE", rank=9, flexible=True))
     head, *lines = table(columns, rows, cells)
     keys = [f"{QUEUE}{queue.name}" for queue in status.queues]
     return Section(head, lines, keys, 2, min(3, len(lines)))
@@ -103,9 +103,9 @@ def tenants(status: Status, cells: int) -> Section:
     """Those with most work first."""
     seen = sorted(status.tenants, key=lambda each: (-each.service.used, -each.service.waiting))
     rows = [(_name(each.name), *_service_cells(each.service), _held(each.service)) for each in seen]
-    columns = (Column("TENANT"), *_SERVICE, Column("", rank=9, flexible=True))
+    columns = (Column("TENANT"), *_SERVICE, Column("NOTE", rank=9, flexible=True))
     head, *lines = table(columns, rows, cells)
-    return Section(head, lines, [""] * len(lines), 6, 0)
+    return Section(head, lines, [""] * len(lines), 6, min(2, len(lines)))
 
 
 def slowest(status: Status, cells: int) -> Section:
