@@ -116,7 +116,7 @@ def beside(blocks: Sequence[list[Text]], cells: int, gap: str = "   ") -> list[T
 def bar(part: float, cells: int, style: str) -> Text:
     """How much of the whole it is, 0 to 1."""
     full = round(min(max(part, 0.0), 1.0) * cells)
-    return Text("█" * full, style=style) + Text("░" * (cells - full), style=DIM)
+    return Text.assemble(("█" * full, style), ("░" * (cells - full), DIM))
 
 
 def sparkline(samples: Iterable[float], cells: int) -> str:

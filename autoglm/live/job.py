@@ -57,14 +57,17 @@ class JobPanel:
             self._note(progress, now)
         lines = [self._how_far(progress, inner), self._how_fast(progress, now)]
         for line, answer in self._last:
-            lines.append(Text(f"{line:>7,} ", style=DIM).append_text(cell(answer, inner)))
+            lines.append(Text.assemble((f"{line:>7,} ", DIM), cell(answer, inner)))
         title = cell(self._title, inner - 2)
         edge = "─" * (inner - width(title) - 1)
-        left, right = Text("│ ", style=DIM), Text(" │", style=DIM)
-        top = Text("╭─ ", style=DIM) + Text(title.plain, style="bold") + Text(f" {edge}╮", DIM)
+        top = Text.assemble(("╭─ ", DIM), (title.plain, "bold"), (f" {edge}╮", DIM))
         bottom = Text(f"╰{'─' * (inner + 2)}╯", style=DIM)
         joined = Text("\n", no_wrap=True, overflow="crop").join(
-            (top, *(left + fitted(line, inner) + right for line in lines), bottom)
+            (
+                top,
+                *(Text.assemble(("│ ", DIM), fitted(line, inner), (" │", DIM)) for line in lines),
+                bottom,
+            )
         )
         return in_ascii(joined) if self._ascii_only else joined
 

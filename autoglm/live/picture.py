@@ -252,8 +252,7 @@ def _shown(section: Section, selected: str, cells: int, most: int) -> Lines:
     lines = [head]
     for number in range(first, first + shown):
         if number == place:
-            line = Text(_MARK) + fitted(rows[number], cells - 1)
-            line.stylize("bold reverse")
+            line = Text(_MARK + fitted(rows[number], cells - 1).plain, style="bold reverse")
         else:
             line = Text(" ") + rows[number]
         lines.append(line)
