@@ -1,8 +1,8 @@
 """What watching costs: processor time of the server while `autoglm top` is open, against none open,
 and of `autoglm run` with its panel, against a pipe.
 
-top      a server whose simulated engine is full all the while, with thousands waiting; minutes with
-         a view open and minutes without take turns, and what counts is the server's own process
+top      a server whose simulated engine is full all the while, with thousands waiting; times with
+         a view open and times without take turns, and what counts is the server's own process
 request  the same by asking for the status many times in a row
 run      one job of short answers again and again, on a terminal and into a pipe
 """
@@ -30,8 +30,10 @@ from bench.served import INSTANT, simulated
 from tests.system.real import AUTOGLM, Server
 
 SIZE: Final = (200, 50)
-STEADY: Final = ("load_s=0", "step_ms=20", "prefill_tok_s=0", "output_tokens=100")
+STEADY: Final = ("load_s=0", "step_ms=5", "prefill_tok_s=0", "output_tokens=20")
 TENANTS: Final = 20
+TASKS_PER_S: Final = 700
+"""No more than this are answered."""
 CORE_MAX: Final = 2.0
 REQUESTS: Final = 500
 
@@ -63,13 +65,14 @@ def hand_in(server: Server, count: int) -> None:
     queues = ("core", "normal", "background")
 
     async def submit() -> None:
-        async with Client(server.socket) as client:
-            for start in range(0, count, 1000):
-                specs = [
-                    client.spec(f"question {n}", queue=queues[n % 3], kind=f"k{n % TENANTS}")
-                    for n in range(start, min(start + 1000, count))
-                ]
-                await client.submit_many(specs)
+        for tenant in range(TENANTS):
+            async with Client(server.socket, tenant=f"tenant-{tenant}") as client:
+                for start in range(0, count // TENANTS, 1000):
+                    stop = min(start + 1000, count // TENANTS)
+                    await client.submit_many(
+                        client.spec(f"question {n}", queue=queues[n % 3])
+                        for n in range(start, stop)
+                    )
 
     anyio.run(submit)
 
@@ -108,7 +111,7 @@ def run_cpu_s(folder: Path, server: Server, *, terminal: bool) -> float:
 def watching(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
     options = simulated(STEADY, "engine.max_num_seqs=64")
     with Server(folder / "watched", *options) as server:
-        hand_in(server, int(arguments.rounds * arguments.seconds * 2 * 40 + 4000))
+        hand_in(server, int(arguments.rounds * arguments.seconds * 2 * TASKS_PER_S + 20_000))
         found = report.turns(
             arguments.rounds,
             {
@@ -145,9 +148,9 @@ def running(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
 
 def main() -> int:
     parser = report.options("top", __doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--lines", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--lines", type=int, default=5000)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds, arguments.lines = 2, 5, 2000
