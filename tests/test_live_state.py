@@ -161,7 +161,7 @@ class Scripted(Client):
             raise answer
         return answer
 
-    async def cancel_many(self, ids: object) -> wire.Cancelled:
+    async def cancel_many(self, tasks: object) -> wire.Cancelled:
         raise ServerNotRunning("no server\x1b[2J here")
 
 
