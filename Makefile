@@ -12,7 +12,7 @@ LISTS := base dev cpu-engine model
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo fix check test test-fast bench
+.PHONY: help setup demo fix check test test-fast bench picture
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do \
@@ -63,10 +63,10 @@ test-fast: setup ## The tests that need neither vLLM nor the real command (under
 
 # Half a minute for `startup`, and for `scheduling` on its samples, about a minute each for `mailbox`,
 # `durable_queue` and `kill`, two for `simulation`, five each for `engine_deaths`, `checkpoint`,
-# `supervision`, `backlog` and `dispatch`, half an hour each for `engine_overhead` and
+# `supervision`, `backlog`, `dispatch` and `top`, half an hour each for `engine_overhead` and
 # `prefixes`.
 BENCHES := mailbox startup scheduling simulation durable_queue kill engine_deaths checkpoint \
-	supervision backlog dispatch engine_overhead prefixes
+	supervision backlog dispatch top engine_overhead prefixes
 
 bench: setup ## Measure everything, against peers and physical limits (45 minutes, 6 GB of disk)
 	@$(PIP) --quiet --no-deps -r requirements/bench.txt || echo "going without the peers in Python"
@@ -77,3 +77,6 @@ bench: setup ## Measure everything, against peers and physical limits (45 minute
 .PHONY: binary
 binary: $(INSTALLED) ## Make dist/autoglm: one executable file with all but the engine, for this Python
 	@$(BIN)/python -P archive/build.py dist/autoglm
+
+picture: setup ## Draw the pictures of the README, from a run of the packaged model
+	@$(BIN)/python -P -m bench.pictures

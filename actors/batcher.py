@@ -278,6 +278,7 @@ class Batcher(Actor[BatcherMessage]):
             return
         retry, draw = self._config.retry, self._rng.random
         outcomes = tuple(outcome(flight, retry, draw()) for flight in flights)
+        self._totals.failures.note(self._engine.name, flights, outcomes, self._clock.wall_ms())
         await self._persister.put(Commit(RecordOutcomes(outcomes), reply))
 
     def _limit(self, task: ClaimedTask) -> None:

@@ -2,26 +2,43 @@
 
 Owns nothing but where to look. Accepts `GetStatus` and answers with a `Status`, put together from
 the `statistics()` of the supervisors, the persister, the batchers and the engines; accepts
-`GetTenants`. It changes nothing and loses nothing when it dies.
+`GetTenants`. It changes nothing and loses nothing when it dies. What it tells of single tasks and
+of tenants is bounded, however many there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, assert_never
+
+import msgspec
 
 from actors.messages import GetStatus, GetTenants, MonitorMessage
 from actors.serving import Serving
 from actors.totals import Totals
-from autoglm.status import ActorStatus, BatchStatus, EngineStatus, ServerStatus, Status
+from autoglm.status import (
+    ActorStatus,
+    BatchStatus,
+    EngineStatus,
+    RecentFailure,
+    RunningTask,
+    ServerStatus,
+    Status,
+)
 from autoglm.types import TaskState
 from model.hosted import HostedEngine
 from model.hosts import HostState
 from runtime.actor import Actor
+from runtime.clock import Clock
 from runtime.mailbox import Mailbox
+from runtime.store.protocol import ClaimedTask
 from runtime.supervision import ChildState, Supervised
 
 CAPACITY = 256
+TASKS_MAX = 10
+"""Tasks that are told of one by one."""
+TEXT_CHARS_MAX = 80
 
 
 class Sources:
@@ -36,6 +53,7 @@ class Sources:
         totals: Sequence[Totals],
         serving: Serving,
         model: str,
+        clock: Clock,
     ) -> None:
         self.server = server
         self.tasks = tasks
@@ -44,6 +62,7 @@ class Sources:
         self.totals = totals
         self.serving = serving
         self.model = model
+        self.clock = clock
 
 
 class Monitor(Actor[MonitorMessage]):
@@ -63,14 +82,29 @@ class Monitor(Actor[MonitorMessage]):
     def status(self) -> Status:
         sources = self._sources
         tasks = sources.tasks()
+        queues, tenants = sources.serving.summary()
         return Status(
             server=sources.server(),
             tasks={state.value: tasks.get(state, 0) for state in TaskState},
             engines=tuple(self._engine_status(engine, child) for engine, child in sources.engines),
             actors=tuple(_actor_status(child) for child in sources.actors),
             batches=_batch_status(sources.totals),
-            queues=sources.serving.queues(),
+            queues=queues,
+            tenants=tenants,
+            slowest=self._slowest(),
+            failures=_failures(sources.totals),
         )
+
+    def _slowest(self) -> tuple[RunningTask, ...]:
+        """Those that have run longest, longest first."""
+        now = self._sources.clock.monotonic()
+        oldest = [
+            (flight.since, engine.name, flight.task)
+            for engine, _ in self._sources.engines
+            for flight in islice((f for f in engine.flights() if f.ended is None), TASKS_MAX)
+        ]
+        oldest.sort(key=lambda each: each[0])
+        return tuple(_running(task, engine, now - s) for s, engine, task in oldest[:TASKS_MAX])
 
     def _engine_status(self, engine: HostedEngine[Any], child: Supervised) -> EngineStatus:
         seen = engine.statistics()
@@ -88,7 +122,23 @@ class Monitor(Actor[MonitorMessage]):
             pid=seen.pid,
             choices=seen.info.choices if seen.info else (),
             error=seen.last_error if seen.state is not HostState.READY else None,
+            kv_usage=round(seen.load.kv_usage, 4),
+            prompt_tokens=seen.taken.all,
+            cached_tokens=seen.taken.cached,
+            restarts=child.restarts,
         )
+
+
+def told_to(tenant: str | None, status: Status) -> Status:
+    """What who speaks for `tenant` may know of it; None: the operator."""
+    if tenant is None:
+        return status
+    return msgspec.structs.replace(
+        status,
+        tenants=tuple(each for each in status.tenants if each.name == tenant),
+        slowest=tuple(each for each in status.slowest if each.tenant == tenant),
+        failures=tuple(each for each in status.failures if each.tenant == tenant),
+    )
 
 
 def _actor_status(child: Supervised) -> ActorStatus:
@@ -100,7 +150,21 @@ def _actor_status(child: Supervised) -> ActorStatus:
         breaker=seen.breaker.value,
         mailbox=seen.mailbox,
         processed=seen.processed,
+        error=seen.last_error,
     )
+
+
+def _running(task: ClaimedTask, engine: str, ran_s: float) -> RunningTask:
+    queue, tenant = task.lane
+    text = task.prompt if task.prompt is not None else task.messages[-1].content
+    ran_s = round(max(0.0, ran_s), 1)
+    known = (task.id, tenant, queue, task.priority, task.attempt, engine, ran_s)
+    return RunningTask(*known, text[:TEXT_CHARS_MAX])
+
+
+def _failures(totals: Sequence[Totals]) -> tuple[RecentFailure, ...]:
+    recent = [failure for total in totals for failure in total.failures.recent]
+    return tuple(sorted(recent, key=lambda each: each.at, reverse=True)[:TASKS_MAX])
 
 
 def _batch_status(totals: Sequence[Totals]) -> BatchStatus:

@@ -12,6 +12,7 @@ from actors.deadrequests import DeadRequests
 from actors.desk import Desk, settle
 from actors.drillrequests import DrillRequests
 from actors.lookrequests import LookRequests
+from actors.monitor import told_to
 from actors.policy.admission import (
     check_after,
     check_count,
@@ -29,6 +30,7 @@ from autoglm import wire
 from autoglm.errors import InvalidRequest, NotAllowed, ProtocolError
 from autoglm.ids import Ids
 from autoglm.spec import check_name
+from autoglm.status import Status
 from autoglm.types import Answer, ErrorInfo, TaskSpec, TaskState
 from runtime.store import jobprotocol as jp
 from runtime.store import protocol as p
@@ -96,9 +98,7 @@ class Requests:
             case wire.Edit():
                 self._edit(connection, request)
             case wire.GetStatus(rid):
-                self._desk.ask_status(
-                    connection, rid, lambda status: connection.reply(wire.StatusReply(rid, status))
-                )
+                self._status(connection, rid)
             case wire.GetEvents():
                 self._events(connection, request)
             case wire.Prune():
@@ -203,6 +203,12 @@ class Requests:
             self._desk.ask(connection, rid, FetchStanding(connection.tenant, id), tell)
 
         self._desk.ask(connection, rid, p.FetchAnswers(connection.tenant, (id,)), then)
+
+    def _status(self, connection: Connection, rid: int) -> None:
+        def then(status: Status) -> None:
+            connection.reply(wire.StatusReply(rid, told_to(connection.tenant, status)))
+
+        self._desk.ask_status(connection, rid, then)
 
     def _list(self, connection: Connection, request: wire.ListTasks) -> None:
         limit = min(max(1, request.limit), wire.PAGE_MAX)

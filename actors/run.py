@@ -85,12 +85,15 @@ class _Errand:
 
     async def run(self, patience: Patience) -> int:
         began = anyio.current_time()
-        with shown_progress() as report:
-            done = await run_job(self._options, self._where.socket, report, patience)
+        options = self._options
+        source = options.input if isinstance(options.input, Path) else options.input.path
+        with shown_progress(source, options.output) as (report, on_answers):
+            done = await run_job(
+                *(options, self._where.socket, report, patience), on_answers=on_answers
+            )
         seconds = anyio.current_time() - began
-        output = self._options.output
-        of_rows = not isinstance(self._options.input, Path)
-        errors = str(output if of_rows else errors_path(output))
+        of_rows = not isinstance(options.input, Path)
+        errors = str(options.output if of_rows else errors_path(options.output))
         print(f"autoglm: {summary(done, seconds, errors)}", file=sys.stderr)
         if self._as_json:
             print(to_json(done).decode())

@@ -30,6 +30,13 @@ from runtime.supervision import Supervised
 Lanes = Mapping[Lane, int]
 _NO_END = frozenset({"paused", "breaker", "loading"})
 """Who is held so goes on nobody knows when."""
+_Summary = tuple[tuple[QueueStatus, ...], tuple[TenantStatus, ...]]
+LANES_AT_ONCE = 500
+KEPT_S_PER_LANE = 0.001
+"""A summary of more lanes than `LANES_AT_ONCE` will do for so long for each of the others, so that
+looking on costs the same however many there are.
+"""
+SUMMARY_TENANTS_MAX = 32
 TENANTS_MAX = 1000
 """Tenants that are told of: those of which most waits or runs."""
 
@@ -54,10 +61,24 @@ class Serving:
         self._shared = config.scheduler.policy not in BY_RANK
         self._sources = sources
         self._clock = clock
+        self._kept: tuple[float, _Summary] | None = None
+        """The last summary, and until when it will do."""
+
+    def summary(self) -> _Summary:
+        """Every queue, and the tenants with most work, for who asks again and again."""
+        now = self._clock.monotonic()
+        if self._kept is None or now >= self._kept[0]:
+            view = self._look()
+            until = now + KEPT_S_PER_LANE * max(0, len(view.lanes) - LANES_AT_ONCE)
+            told = self._tell_queues(view), self._tell_tenants(view, SUMMARY_TENANTS_MAX)
+            self._kept = (until, told)
+        return self._kept[1]
 
     def queues(self) -> tuple[QueueStatus, ...]:
         """Every queue, with how it is served."""
-        view = self._look()
+        return self._tell_queues(self._look())
+
+    def _tell_queues(self, view: _View) -> tuple[QueueStatus, ...]:
         return tuple(
             msgspec.structs.replace(queue, service=view.queue(queue))
             for queue in self._sources.queues.statuses()
@@ -67,12 +88,14 @@ class Serving:
         """Every tenant of which something waits, runs or ran lately, by name; of a great many those
         with most work.
         """
-        view = self._look()
+        return self._tell_tenants(self._look(), TENANTS_MAX)
+
+    def _tell_tenants(self, view: _View, tenants_max: int) -> tuple[TenantStatus, ...]:
         work = Counter(tenant for _, tenant in view.used)
         for lanes in (view.waiting, view.running):
             for (_, tenant), count in lanes.items():
                 work[tenant] += count
-        names = sorted(name for name, _ in work.most_common(TENANTS_MAX))
+        names = sorted(name for name, _ in work.most_common(tenants_max))
         queues = {each.name: each for each in self._sources.queues.statuses()}
         return tuple(TenantStatus(name, view.tenant(name, queues)) for name in names)
 
@@ -97,7 +120,8 @@ class _View:
         self._tenants_held: dict[str, Hold | None] = {}
         self._in_queue: defaultdict[str, list[Lane]] = defaultdict(list)
         self._of_tenant: defaultdict[str, list[Lane]] = defaultdict(list)
-        for lane in {**self.waiting, **self.running, **self.used}:
+        self.lanes = {**self.waiting, **self.running, **self.used}.keys()
+        for lane in self.lanes:
             self._in_queue[lane[0]].append(lane)
             self._of_tenant[lane[1]].append(lane)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from actors.failures import Failures
 from actors.policy.staging import Batch
 from actors.preempting import Preemption
 from runtime.actor import Statistics
@@ -24,6 +25,7 @@ class Totals:
         self.requests = 0
         self.triggers: Counter[str] = Counter()
         self.preemption = Preemption()
+        self.failures = Failures()
 
     def new_term(self) -> int:
         """A number for one instance of the batcher."""

@@ -253,6 +253,7 @@ class Tree:
             totals=self._totals,
             serving=self._serving(),
             model=self._identity.model,
+            clock=self._world.clock,
         )
         return monitoring.Monitor(self._at.monitor, sources)
 

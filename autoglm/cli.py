@@ -108,7 +108,8 @@ def build_parser(extra: Iterable[Extra] = ()) -> Parser:
     editing.add_edit_options(edit)
     _add_steering(subparsers)
     add_command(subparsers, "status", "show what the server is doing", _async(commands.status))
-    add_command(subparsers, "top", "watch the server at work", _top)
+    watch = add_command(subparsers, "top", "watch the server at work", _top)
+    watch.add_argument("--once", action="store_true", help="print one picture, as into a pipe")
     _add_events(subparsers)
     export = add_command(subparsers, "export", exporting.SUMMARY, _async(exporting.export))
     exporting.add_options(export)
@@ -250,7 +251,7 @@ def _async(command: Callable[[argparse.Namespace], Awaitable[int]]) -> Run:
 
 
 def _top(arguments: argparse.Namespace) -> int:
-    from autoglm import top  # noqa: PLC0415  # rich is slow to import and this alone needs it
+    from autoglm.live import top  # noqa: PLC0415  # rich is slow to import
 
     return anyio.run(top.top, arguments)
 

@@ -21,7 +21,6 @@ from autoglm.paths import places
 from autoglm.show import (
     all_states,
     describe,
-    describe_status,
     event_header,
     event_line,
     shown,
@@ -104,8 +103,10 @@ async def status(arguments: argparse.Namespace) -> int:
         now = all_states(await client.status())
     if arguments.json:
         _print_json(now)
-    else:
-        _print(describe_status(now, paint_for(sys.stdout), Ids().now_ms()))
+        return 0
+    from autoglm.live.top import print_status  # noqa: PLC0415  # rich is slow to import
+
+    print_status(now, Ids().now_ms())
     return 0
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import anyio
@@ -32,6 +32,8 @@ from autoglm.types import Usage
 BATCH_LINES_MAX = 512
 BATCH_BYTES_MAX = 2 * 1024 * 1024
 PAGE_LINES = 512
+SHOWN_LINES, SHOWN_CHARS = 4, 400
+"""Of a page of answers, and of each of them, what a person who watches gets to see."""
 PATIENCE = Patience(window_s=60, busy_s=math.inf, engine_s=math.inf)
 """A server may restart under a job; one that is full, or without an engine that can serve, is
 waited for as long as it takes.
@@ -62,6 +64,8 @@ class Progress(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     resumed: bool = False
+    cached_tokens: int = 0
+    """Of `prompt_tokens`: found in the engine's cache, thanks to a shared prefix."""
 
     @property
     def done(self) -> int:
@@ -69,6 +73,8 @@ class Progress(msgspec.Struct):
 
 
 Report = Callable[[Progress], None]
+Answers = Sequence[tuple[int, str]]
+"""Lines of the input, counted from 1, with how their answers begin."""
 
 
 async def run_job(
@@ -77,8 +83,10 @@ async def run_job(
     report: Report = lambda _: None,
     patience: Patience = PATIENCE,
     ids: Ids | None = None,
+    on_answers: Callable[[Answers], None] = lambda _: None,
 ) -> Progress:
-    """Carry out the job, or the rest of it, and return how it ended; `report` hears of it often.
+    """Carry out the job, or the rest of it, and return how it ended; `report` hears of it often,
+    `on_answers` of some of the answers as they are written.
 
     Raises UsageError for the files, Conflict when the output belongs to another job or the
     server runs another model, and ServerError when the server is away for too long. Then and
@@ -100,6 +108,7 @@ async def run_job(
             done = results.take_up(opened.job, surveyed.blank)
             progress = Progress(opened.job, surveyed.tasks, resumed=opened.resumed)
             job = _Job(session, options, source, opened, surveyed, results, done, progress, report)
+            job.on_answers = on_answers
             try:
                 await job.run(ids or Ids())
             except NotFound:
@@ -135,6 +144,7 @@ class _Job:
         self._done = done
         self._progress = progress
         self._report = report
+        self.on_answers: Callable[[Answers], None] = lambda _: None
         self._lines_max = BATCH_LINES_MAX
         """Lines in one request; fewer while the server has no room for more."""
 
@@ -204,10 +214,15 @@ class _Job:
             if ended.answer and ended.answer.result:
                 self._count(ended.answer.result.usage)
         self._results.record(self._opened.job, new, self._session.server.model)
+        answered = ((each.line, each.answer) for each in lines[-SHOWN_LINES:])
+        self.on_answers(
+            [(n, got.result.text[:SHOWN_CHARS]) for n, got in answered if got and got.result]
+        )
 
     def _count(self, usage: Usage) -> None:
         self._progress.prompt_tokens += usage.prompt_tokens
         self._progress.completion_tokens += usage.completion_tokens
+        self._progress.cached_tokens += usage.cached_tokens
 
     def _tell(self) -> None:
         self._progress.answered = self._results.answered

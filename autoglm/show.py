@@ -6,16 +6,13 @@ passes through `autoglm.text`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import msgspec
 
 from autoglm.degrade import IN_WORDS
 from autoglm.eta import Eta
 from autoglm.ids import short
-from autoglm.paint import Paint, table
-from autoglm.showqueues import queue_table
-from autoglm.status import ActorStatus, EngineStatus, Status
+from autoglm.paint import Paint
+from autoglm.status import Status
 from autoglm.text import ago, clock_time, in_words, one_line, printable
 from autoglm.types import Answer, Event, Output, Task, TaskState
 
@@ -151,43 +148,6 @@ def _expected(eta: Eta | None) -> dict[str, str | None]:
     }
 
 
-def describe_status(status: Status, paint: Paint, now_ms: int) -> str:
-    """The status as aligned sections."""
-    server = status.server
-    up = in_words((now_ms - server.started_at) / 1000)
-    lines = [
-        f"{paint('server', 'bold')}   {server.state}, up {up}, pid {server.pid}",
-        f"{paint('version', 'bold')}  {one_line(server.version)}",
-        f"{paint('engine', 'bold')}   {one_line(server.engine)} {one_line(server.model)}",
-        f"{paint('data', 'bold')}     {one_line(server.data_dir)}",
-        *([f"{paint('trouble', 'bold')}  {one_line(server.trouble)}"] if server.trouble else []),
-        "",
-        *_task_counts(status, paint),
-        "",
-        *table(
-            ("ENGINE", "STATE", "BREAKER", "RUNNING", "WAITING", "TOKENS/S", "ERROR"),
-            map(_engine_cells, status.engines),
-            paint,
-        ),
-        *(
-            f"  {one_line(choice.name)} = {one_line(choice.value)}: {one_line(choice.why)}"
-            for engine in status.engines
-            for choice in engine.choices
-        ),
-        "",
-        batches_line(status),
-        "",
-        *queue_table(status.queues, paint),
-        "",
-        *table(
-            ("ACTOR", "STATE", "BREAKER", "RESTARTS", "MAILBOX", "PROCESSED"),
-            map(_actor_cells, status.actors),
-            paint,
-        ),
-    ]
-    return "\n".join(lines)
-
-
 def batches_line(status: Status) -> str:
     """`batches 12, 3.4 requests each (size 1, window 8, idle 3)`."""
     batches = status.batches
@@ -202,23 +162,6 @@ def all_states(status: Status) -> Status:
     return msgspec.structs.replace(status, tasks=counts | status.tasks)
 
 
-def _engine_cells(engine: EngineStatus) -> Sequence[str]:
-    return (
-        engine.id,
-        engine.state,
-        engine.breaker,
-        f"{engine.running}/{engine.slots}",
-        str(engine.waiting),
-        f"{engine.tokens_per_s:.1f}",
-        engine.error or "",
-    )
-
-
-def _actor_cells(actor: ActorStatus) -> Sequence[str]:
-    counts = (actor.restarts, actor.mailbox, actor.processed)
-    return (actor.name, actor.state, actor.breaker, *map(str, counts))
-
-
 def _priority(task: Task) -> str:
     if task.inherited_priority is None:
         return str(task.priority)
@@ -227,10 +170,3 @@ def _priority(task: Task) -> str:
 
 def _mark(task: Task) -> str:
     return f"degraded: {task.degraded}" if task.degraded else ""
-
-
-def _task_counts(status: Status, paint: Paint) -> Iterable[str]:
-    for state in TaskState:
-        count = status.tasks.get(state.value, 0)
-        line = f"{state.value:10} {count:>12}"
-        yield paint(line, STATE_COLOURS.get(state) if count else "dim")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from autoglm.degrade import QueueStatus
+from autoglm.service import TenantStatus
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
@@ -23,6 +24,13 @@ class EngineStatus(msgspec.Struct, frozen=True):
     pid: int | None = None
     choices: tuple[EngineChoice, ...] = ()
     error: str | None = None
+    kv_usage: float = 0.0
+    """Share of the KV cache in use, 0 to 1."""
+    prompt_tokens: int = 0
+    """Of requests that ended since this process of the engine was started."""
+    cached_tokens: int = 0
+    """Those of them that were found in the cache, thanks to a shared prefix."""
+    restarts: int = 0
 
 
 class EngineChoice(msgspec.Struct, frozen=True):
@@ -42,6 +50,8 @@ class ActorStatus(msgspec.Struct, frozen=True):
     breaker: str
     mailbox: int
     processed: int
+    error: str | None = None
+    """Why its last instance ended, if one has."""
 
 
 class BatchStatus(msgspec.Struct, frozen=True):
@@ -65,6 +75,36 @@ class ServerStatus(msgspec.Struct, frozen=True):
     """Why nothing is accepted at the moment: what is wrong with the store, and what to do."""
 
 
+class RunningTask(msgspec.Struct, frozen=True):
+    """A task in an engine, and for how long."""
+
+    id: str
+    tenant: str
+    queue: str
+    priority: int
+    attempt: int
+    engine: str
+    ran_s: float
+    text: str
+    """How its last message, or its prompt, begins."""
+
+
+class RecentFailure(msgspec.Struct, frozen=True):
+    """An attempt that failed, and what became of its task."""
+
+    id: str
+    tenant: str
+    queue: str
+    attempt: int
+    at: int
+    code: str
+    """Stable, for programs."""
+    message: str
+    state: str
+    """`retrying`, `dead`, or `pending`: put back, as it was not its fault."""
+    engine: str
+
+
 class Status(msgspec.Struct, frozen=True):
     """What `autoglm status --json` prints."""
 
@@ -74,3 +114,11 @@ class Status(msgspec.Struct, frozen=True):
     actors: tuple[ActorStatus, ...]
     batches: BatchStatus
     queues: tuple[QueueStatus, ...] = ()
+    tenants: tuple[TenantStatus, ...] = ()
+    """Those with most work, up to 32. A client that speaks for a tenant is told of its own alone,
+    here, in `slowest` and in `failures`.
+    """
+    slowest: tuple[RunningTask, ...] = ()
+    """Tasks that have run longest, longest first, up to ten."""
+    failures: tuple[RecentFailure, ...] = ()
+    """Since the server started, newest first, up to ten."""

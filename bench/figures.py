@@ -145,6 +145,15 @@ SHOWN: Final[dict[str, tuple[str, dict[str, str]]]] = {
         LONG_ANSWERS,
     ),
     "checkpoint_vllm": ("Long answers of SmolLM2 on vLLM, 8 at once", LONG_ANSWERS),
+    "top": (
+        "Watching: processor time with `autoglm top` open on a server at work, against none",
+        {
+            "server with none watching": "the server with none watching",
+            "top costs the server": "what a view adds, turn by turn",
+            "one status": "one status",
+            "run, panel / run, pipe": "processor time of `run`, with its panel against a pipe",
+        },
+    ),
     "mailbox": (
         "A mailbox, one to one",
         {

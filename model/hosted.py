@@ -157,6 +157,7 @@ class HostedEngine(Generic[T]):
             load=self._vitals.load,
             flying=self.flying,
             tokens_per_s=self._vitals.tokens_per_s,
+            taken=self._vitals.taken,
             last_error=self._last_error,
         )
 
@@ -225,8 +226,7 @@ class HostedEngine(Generic[T]):
                 assert_never(message)
 
     def _take_completion(self, completion: Completion) -> None:
-        if completion.completion_tokens:
-            self._vitals.progressed()
+        self._vitals.completed(completion)
         if completion.attempt == PROBE.attempt:
             self._take_probe(completion)
             return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+import msgspec
+
 from model.engine import EngineInfo, EngineLoad
 from runtime.actor import Statistics
 from runtime.supervision import Broken, Mishap
@@ -27,6 +29,13 @@ class ProbeFailed(HostDied, Broken):
     """It fails whatever it is asked: another one must not follow at once."""
 
 
+class PromptTokens(msgspec.Struct, frozen=True):
+    """Of requests that ended: all, and those found in the cache."""
+
+    all: int = 0
+    cached: int = 0
+
+
 class HostStatistics(Statistics, frozen=True):
     state: HostState
     pid: int | None
@@ -34,4 +43,5 @@ class HostStatistics(Statistics, frozen=True):
     load: EngineLoad
     flying: int
     tokens_per_s: float
+    taken: PromptTokens
     last_error: str | None

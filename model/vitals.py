@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from autoglm.types import Sampling
-from model.engine import EngineLoad, EngineRequest
+from model.engine import Completion, EngineLoad, EngineRequest
+from model.hosts import PromptTokens
 from runtime.breaker import BreakerOptions, FailureRatio
 from runtime.clock import Clock
 
@@ -42,6 +43,7 @@ class Vitals:
 
     def reset(self) -> None:
         self.load = EngineLoad()
+        self.taken = PromptTokens()
         self._rates: deque[tuple[float, int]] = deque(maxlen=READINGS)
         self._progress_at = self._clock.monotonic()
         self._probing = False
@@ -64,6 +66,13 @@ class Vitals:
             self.progressed()
         self.load = load
         self._rates.append((self._clock.monotonic(), load.completion_tokens))
+
+    def completed(self, completion: Completion) -> None:
+        """A request ended."""
+        if completion.completion_tokens:
+            self.progressed()
+        taken, cached = completion.prompt_tokens, completion.cached_tokens
+        self.taken = PromptTokens(self.taken.all + taken, self.taken.cached + cached)
 
     def submitted(self, ids: Iterable[str], flying: int) -> None:
         """These go to an engine in which `flying` others run."""

@@ -29,14 +29,14 @@ TIMEOUT_S = 20.0
 class Terminal:
     """A terminal of 80 by 24 in which `autoglm top` runs; `seen` is all that was written to it."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *options: str) -> None:
         self.keyboard, screen = pty.openpty()
         ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.screen = screen
         self.before = termios.tcgetattr(screen)
         self.seen = b""
         self.process = subprocess.Popen(
-            [*AUTOGLM, "top", "--data-dir", str(server.folder)],
+            [*AUTOGLM, "top", "--data-dir", str(server.folder), *options],
             stdin=screen,
             stdout=screen,
             stderr=screen,
@@ -65,6 +65,9 @@ class Terminal:
         os.close(self.keyboard)
         os.close(self.screen)
 
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        self._read_until(condition)
+
     def _read_until(self, condition: Callable[[], bool]) -> None:
         began = time.monotonic()
         while not condition():
@@ -76,8 +79,8 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def top_on(server: Server) -> Generator[Terminal]:
-    terminal = Terminal(server)
+def top_on(server: Server, *options: str) -> Generator[Terminal]:
+    terminal = Terminal(server, *options)
     try:
         yield terminal
     finally:
@@ -128,3 +131,67 @@ def test_is_one_still_picture_in_a_pipe_and_the_status_as_json(tmp_path: Path) -
     assert "frontdoor" in still.stdout
     assert "\x1b" not in still.stdout
     assert json.loads(told.stdout)["server"]["pid"] == server.pid
+
+
+def test_ctrl_z_gives_the_terminal_to_the_shell_and_fg_takes_it_again(tmp_path: Path) -> None:
+    with Server(tmp_path, *INSTANT) as server, top_on(server) as terminal:
+        terminal.wait_for(b"frontdoor")
+        terminal.process.send_signal(signal.SIGTSTP)
+        terminal.wait_for(ALTERNATE_SCREEN_OFF)
+        terminal.wait_until(lambda: state_of(terminal.process.pid) == "T")
+        assert termios.tcgetattr(terminal.screen) == terminal.before
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.wait_for(ALTERNATE_SCREEN_ON)
+        terminal.wait_for(b"frontdoor")
+        terminal.press(b"q")
+        assert terminal.end() == 0
+        assert termios.tcgetattr(terminal.screen) == terminal.before
+
+
+def test_a_queue_is_paused_a_task_cancelled_and_a_dead_letter_retried_by_key(
+    tmp_path: Path,
+) -> None:
+    slow = ("--set", "engine.faults=true", "--set", "retry.max_attempts=1")
+    with Server(tmp_path, *INSTANT, *slow) as server:
+        runs = server.ask("submit", "[[slow:600]]").stdout.strip()
+        dead = server.ask("submit", "[[invalid]]", "--json").stdout
+        dead = json.loads(dead)["id"]
+        assert server.ask("get", dead, "--wait").returncode == 1
+        with top_on(server) as terminal:
+            terminal.wait_for(runs.encode())
+            terminal.press(b"\x1b[B")
+            terminal.press(b"p")
+            terminal.wait_for(b"core: paused by")
+            terminal.press(b"p")
+            terminal.wait_for(b"core: open")
+            terminal.press(b"\x1bOB" * 3)  # below the three queues is what runs longest
+            terminal.press(b"c")
+            terminal.wait_for(f"cancel task {runs}?".encode())
+            terminal.press(b"y")
+            terminal.wait_for(f"{runs}: cancelled".encode())
+            terminal.press(b"d")
+            terminal.wait_for(b"1 dead letters")
+            terminal.press(b"\r")
+            terminal.wait_for(b"invalid_request")
+            terminal.press(b"r")
+            terminal.wait_for(f"{dead}: ".encode())
+            terminal.press(b"\x1b")
+            terminal.wait_for(b"enter")
+            terminal.press(b"q")
+            terminal.press(b"q")
+            assert terminal.end() == 0
+        events = server.ask("events", "--task", dead, "--json").stdout.splitlines()
+        moves = [(e.get("from"), e["to"]) for e in map(json.loads, events)]
+        assert ("dead", "pending") in moves
+        assert json.loads(server.ask("get", runs, "--json").stdout)["state"] == "cancelled"
+
+
+def test_once_is_one_picture_on_a_terminal_too(tmp_path: Path) -> None:
+    with Server(tmp_path, *INSTANT) as server, top_on(server, "--once") as terminal:
+        assert terminal.end() == 0
+        assert b"frontdoor" in terminal.seen
+        assert ALTERNATE_SCREEN_ON not in terminal.seen
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]

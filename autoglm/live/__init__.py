@@ -1,0 +1,1 @@
+"""The live view: what `autoglm top` shows, and what its keys do."""
