@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +31,7 @@ def add(subparsers: cli.Subparsers[cli.Parser]) -> None:
     parser = cli.add_command(subparsers, "backup", SUMMARY, _backup)
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("to", metavar="DIR|FILE", type=Path, help="a FILE must not be there yet")
+    parser.add_argument("to", metavar="DIR|FILE", help="a FILE must not be there yet")
 
 
 def _backup(arguments: argparse.Namespace) -> int:
@@ -39,7 +40,9 @@ def _backup(arguments: argparse.Namespace) -> int:
     from runtime.store.sqlite import STORE_NAME  # noqa: PLC0415
 
     store = places(arguments.socket, arguments.data_dir).data_dir / STORE_NAME
-    copy = arguments.to
+    copy = Path(arguments.to)
+    if arguments.to.endswith(os.sep) and not copy.is_dir():
+        raise UsageError(f"there is no folder {one_line(arguments.to)}; make it, or name a file")
     if copy.is_dir():
         now = datetime.fromtimestamp(Ids().now_ms() / 1000, UTC)
         copy = copy / f"autoglm-{now:%Y%m%dT%H%M%SZ}.sqlite3"

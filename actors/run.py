@@ -21,6 +21,8 @@ from autoglm.progress import shown_progress, summary
 from autoglm.resultfile import errors_path
 from autoglm.retry import Patience
 from autoglm.session import AWAY, Session
+from autoglm.table import CSV_SUFFIXES
+from autoglm.text import one_line
 from autoglm.types import to_json
 from autoglm.wire import Welcome
 from runtime import ourselves
@@ -72,7 +74,11 @@ def run(
         check_engine(config)
         return await _with_own_server(errand, where, arguments.config, settings)
 
-    return anyio.run(go)
+    try:
+        return anyio.run(go)
+    except KeyboardInterrupt:
+        print("autoglm: stopped; the same command goes on from here", file=sys.stderr)
+        raise
 
 
 class _Errand:
@@ -106,6 +112,11 @@ def _source(arguments: argparse.Namespace) -> Path | JobInput:
         rows.refuse_task_options(arguments)
         if arguments.input is None:
             raise UsageError("run: which file? autoglm run IN.jsonl -o OUT.jsonl")
+        if arguments.input.suffix.lower() in CSV_SUFFIXES:
+            raise UsageError(
+                f"{one_line(str(arguments.input))} is a table: say what to ask of each row with"
+                " --template '… {column} …' --from FILE"
+            )
         return arguments.input
     if arguments.input is not None:
         raise UsageError("run: give a file of tasks, or --template and --from")

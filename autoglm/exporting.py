@@ -20,7 +20,7 @@ import msgspec
 from autoglm import argtypes, wire
 from autoglm.client import Client
 from autoglm.deadletter import Content
-from autoglm.errors import AutoGLMError
+from autoglm.errors import AutoGLMError, UsageError
 from autoglm.ids import Ids
 from autoglm.paths import places
 from autoglm.session import Session
@@ -58,6 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--format", choices=("jsonl", "csv"), help="default: by FILE, or jsonl")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: stdout")
+    parser.add_argument("--force", action="store_true", help="replace FILE where there is one")
     parser.add_argument("--queue", help="of this queue alone")
     parser.add_argument(
         "--since", type=argtypes.duration, metavar="2d", help="handed in no longer ago than this"
@@ -86,7 +87,7 @@ async def export(arguments: argparse.Namespace) -> int:
     as_bytes = _csv_line(guarded=arguments.for_spreadsheet) if as_csv else _json_line
     socket = places(arguments.socket, arguments.data_dir).socket
     async with Client(socket, tenant=None) as client:
-        with _Out(arguments.output) as out:
+        with _Out(arguments.output, replace=arguments.force) as out:
             if as_csv:
                 out.file.write(_row(COLUMNS))
             count = 0
@@ -112,7 +113,10 @@ async def exported(session: Session, wanted: wire.ExportTasks) -> AsyncIterator[
 class _Out:
     """Stdout, or a file that gets its name once it is whole."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, replace: bool) -> None:
+        """Raises UsageError for a file that is there and not to be replaced."""
+        if path is not None and not replace and os.path.lexists(path):
+            raise UsageError(f"{one_line(str(path))} is there already; --force replaces it")
         self._path = path
         self._part = None if path is None else path.with_name(f"{path.name}.part")
         self.file: BinaryIO = sys.stdout.buffer

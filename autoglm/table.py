@@ -23,6 +23,9 @@ from autoglm.types import ErrorInfo
 
 _DELIMITERS = ",;\t"
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
+CSV_SUFFIXES = (".csv", ".tsv")
+BEYOND_CHARS = 200
+"""Of the cells that no column is for, in the error that keeps them."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -95,7 +98,9 @@ class Table:
         for number, record in enumerate(records, 1):
             error = None
             if len(record) > width:
-                error = ErrorInfo("bad_row", f"{len(record)} cells for {width} columns")
+                beyond = one_line(" | ".join(record[width:]), BEYOND_CHARS)
+                many = f"{len(record)} cells for {width} columns"
+                error = ErrorInfo("bad_row", f"{many}; left over: {beyond}")
             fields = dict(zip(self.columns, record, strict=False))
             cells = (*record[:width], *[""] * (width - len(record)))
             yield Row(number, fields, cells, error)

@@ -26,11 +26,13 @@ from autoglm.inputfile import InputFile, Survey, open_input
 from autoglm.jsonline import BadLine
 from autoglm.resultfile import ResultFile, why_none
 from autoglm.spec import TaskOptions, task_spec
-from autoglm.table import Row, Table
+from autoglm.table import CSV_SUFFIXES, Row, Table
 from autoglm.template import Template, no_column
 from autoglm.text import one_line
 from autoglm.types import ErrorInfo, TaskSpec
 from autoglm.wire import JobLine, JobLineEnded
+
+_JSONL = (".jsonl", ".ndjson", ".json", "")
 
 
 class TableInput:
@@ -95,7 +97,12 @@ class TableInput:
 
     def results(self, output: Path, *, ordered: bool) -> TableResults:
         """Where the answers go. Raises UsageError."""
-        as_csv = output.suffix.lower() in (".csv", ".tsv")
+        as_csv = output.suffix.lower() in CSV_SUFFIXES
+        if not as_csv and output.suffix.lower() not in _JSONL:
+            raise UsageError(
+                f"{one_line(str(output))}: rows are written as CSV ({', '.join(CSV_SUFFIXES)})"
+                f" or JSONL ({', '.join(_JSONL[:-1])}); give it such a name"
+            )
         if not ordered:
             raise UsageError("--as-completed: rows of a table come back in their order")
         if as_csv and not self.table.is_csv:
@@ -106,6 +113,13 @@ class TableInput:
 def added_columns(answer: str) -> tuple[str, str, str]:
     """What OUT has beside the table's own."""
     return (answer, f"{answer}_finish", f"{answer}_error")
+
+
+def _delimiter(output: Path, of_table: str) -> str:
+    """A name that says .tsv means tabs, and one that does not means none."""
+    if output.suffix.lower() == ".tsv":
+        return "\t"
+    return "," if of_table == "\t" else of_table
 
 
 def _refuse_taken(path: Path, added: tuple[str, ...], columns: Container[str]) -> None:
@@ -124,6 +138,7 @@ class TableResults:
         self._file = ResultFile(output)
         self._table = table
         self._as_csv = as_csv
+        self._delimiter = _delimiter(output, table.delimiter)
         self._added = added_columns(answer)
         self._rows: Iterator[Row] = iter(())
         """Those that are not in OUT yet."""
@@ -172,7 +187,7 @@ class TableResults:
     def record(self, _job: str, lines: Sequence[JobLineEnded], _model: str) -> None:
         """Add rows, in order. Raises AutoGLMError when the disk is full."""
         text = io.StringIO()
-        writer = csv.writer(text, delimiter=self._table.delimiter, lineterminator="\n")
+        writer = csv.writer(text, delimiter=self._delimiter, lineterminator="\n")
         if self._headless:
             writer.writerow([*self._table.columns, *self._added])
             self._headless = False
@@ -215,7 +230,7 @@ class TableResults:
 
         try:
             if self._as_csv:
-                reader = csv.reader(lines(), delimiter=self._table.delimiter, strict=True)
+                reader = csv.reader(lines(), delimiter=self._delimiter, strict=True)
                 for record in reader:
                     yield record, end
             else:

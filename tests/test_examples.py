@@ -76,4 +76,4 @@ def test_bash_completes_commands_and_options(
     done = subprocess.run(
         ["bash", "-c", script + "\n" + asked], capture_output=True, text=True, check=False
     )
-    assert done.stdout.splitlines() == ["export", "retry", "--format --for-spreadsheet"]
+    assert done.stdout.splitlines() == ["export", "retry", "--format --force --for-spreadsheet"]

@@ -49,7 +49,7 @@ WHOLE = [
     COLUMNS,
     ["1", 'two\nlines; "quoted"', "a", "answer 1", "stop", ""],
     ["2", "short", "", "", "", "missing_column: column n is missing"],
-    ["3", "=1+1", "c", "", "", "bad_row: 4 cells for 3 columns"],
+    ["3", "=1+1", "c", "", "", "bad_row: 4 cells for 3 columns; left over: d"],
     ["4", "Größe", "e", "answer 4", "stop", ""],
 ]
 
@@ -179,3 +179,22 @@ async def test_rows_in_any_order_are_refused(tmp_path: Path) -> None:
     source = TableInput(table(tmp_path), "{n}", {}, "answer")
     job = JobOptions(source, tmp_path / "out.csv", ordered=False)
     assert "come back in their order" in await refusal(job, Rows())
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("out.csv", ","), ("out.tsv", "\t")])
+async def test_the_name_of_out_says_what_parts_its_columns(
+    tmp_path: Path, name: str, delimiter: str
+) -> None:
+    source = table(tmp_path, "n\ttext\n1\tx\n", "table.tsv")
+    job = options(source, name)
+    await run(job, Rows())
+    header = job.output.read_text().splitlines()[0]
+    assert header == delimiter.join(["n", "text", *COLUMNS[3:]])
+
+
+async def test_an_output_that_is_neither_csv_nor_jsonl_by_its_name_is_refused(
+    tmp_path: Path,
+) -> None:
+    job = options(table(tmp_path), "out.xlsx")
+    assert "give it such a name" in await refusal(job, Rows())
+    assert not job.output.exists()

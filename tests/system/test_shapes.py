@@ -82,3 +82,28 @@ def test_a_backup_of_a_running_server_is_a_server_s_data(server: Server, tmp_pat
     with Server(tmp_path / "data", *INSTANT) as restored:
         assert set(restored.ask("list").stdout.splitlines()) == before
         assert restored.ask("submit", "goes on", "--wait").returncode == 0
+    missing = server.ask("backup", f"{tmp_path}/nowhere/")
+    assert (missing.returncode, "no folder" in missing.stderr) == (2, True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_export_takes_the_place_of_a_file_only_when_told_to(
+    server: Server, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_text("not to be lost")
+    refused = server.ask("export", "-o", str(mine))
+    assert (refused.returncode, "--force" in refused.stderr) == (2, True)
+    assert mine.read_text() == "not to be lost"
+    assert server.ask("export", "-o", str(mine), "--force").returncode == 0
+    assert mine.read_text().startswith("id,state,")
+
+
+def test_a_table_without_a_template_is_not_taken_for_a_file_of_tasks(
+    server: Server, tmp_path: Path
+) -> None:
+    table = tmp_path / "reviews.csv"
+    table.write_text("text\ngood\n")
+    refused = server.ask("run", str(table), "-o", str(tmp_path / "out.csv"))
+    assert (refused.returncode, "--template" in refused.stderr) == (2, True)
+    assert list(tmp_path.iterdir()) == [table]
