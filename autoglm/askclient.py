@@ -13,8 +13,9 @@ from autoglm.formats import Form, Format, format_or_none
 from autoglm.graphclient import GraphCalls
 from autoglm.mapping import Mapping
 from autoglm.outcomes import accepted_task, result_of
+from autoglm.prompts import Prompt, refuse_no_prompts
 from autoglm.result import Parsed, Result, parsed
-from autoglm.spec import Prompt, TaskOptions, TaskRef, id_of, refuse_one_text
+from autoglm.spec import TaskOptions, TaskRef, id_of
 from autoglm.streaming import Chunk, chunks
 from autoglm.types import Answer, Task
 
@@ -245,7 +246,7 @@ class AskCalls(GraphCalls):
         answer raises its error in its place; with `return_errors` the error is yielded and the
         rest goes on. A server that is full is waited for.
         """
-        refuse_one_text("map", prompts)
+        refuse_no_prompts("map", prompts, Iterable, AsyncIterable)
         mapping = self.mapping(response_format, ordered, in_flight, options)
         self._session.tasks.start_soon(mapping.run, prompts)
         try:

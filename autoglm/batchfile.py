@@ -23,7 +23,8 @@ import msgspec
 from autoglm.errors import UsageError
 from autoglm.ids import Ids
 from autoglm.jsonline import BadLine, parse_object
-from autoglm.spec import check, messages_of, moment_ms, span_s
+from autoglm.prompts import messages_of
+from autoglm.spec import check, moment_ms, span_s
 from autoglm.text import one_line
 from autoglm.types import ErrorInfo, Sampling, TaskSpec
 from autoglm.wire import JobLine

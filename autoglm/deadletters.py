@@ -11,8 +11,9 @@ import msgspec
 from autoglm import wire
 from autoglm.deadletter import Content, DeadLetter, DeadLetterInFull
 from autoglm.errors import Conflict, InvalidRequest, NotFound, ProtocolError
+from autoglm.prompts import Prompt, messages_of
 from autoglm.session import Session
-from autoglm.spec import Prompt, check, messages_of, size_bytes
+from autoglm.spec import check, size_bytes
 from autoglm.types import Sampling, Task, TaskSpec, TaskState
 
 Report = Callable[[int], None]

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 
 from autoglm import wire
 from autoglm.ids import Ids
+from autoglm.prompts import refuse_no_prompts
 from autoglm.session import Session
-from autoglm.spec import NO_DEADLINE, TaskRef, id_of, moment_ms, refuse_one_text
+from autoglm.spec import NO_DEADLINE, TaskRef, id_of, moment_ms
 from autoglm.types import Task
 
 
@@ -60,7 +61,7 @@ class EditCalls:
 
         Raises what `edit` raises; nothing is changed then.
         """
-        refuse_one_text("edit_many", tasks)
+        refuse_no_prompts("edit_many", tasks)
         none = deadline == NO_DEADLINE
         at = None if none else moment_ms("deadline", deadline, self._ids.now_ms())
         message = wire.Edit(0, tuple(map(id_of, tasks)), priority, at, none, if_version)

@@ -22,8 +22,9 @@ from autoglm.formats import Form
 from autoglm.models import MODELS, check_model
 from autoglm.own_server import own_server
 from autoglm.paths import places
+from autoglm.prompts import Prompt
 from autoglm.result import Parsed, Result
-from autoglm.spec import Prompt, TaskOptions
+from autoglm.spec import TaskOptions
 from autoglm.streaming import Chunk
 from autoglm.sync import Client
 from autoglm.wire import Welcome
@@ -274,8 +275,8 @@ def _check(config: GLMConfig, server: Welcome, socket: str) -> None:
 
 
 def _is_one(prompt: object) -> bool:
-    """A text, or the messages of one conversation; anything else is several prompts."""
-    if isinstance(prompt, str):
+    """A text, the messages of one conversation, or no prompt at all; else it is several."""
+    if isinstance(prompt, str) or not hasattr(prompt, "__iter__"):
         return True
     first = next(iter(cast("Sequence[object]", prompt)), None) if _is_list(prompt) else None
     return first is not None and not isinstance(first, str) and not _is_list(first)

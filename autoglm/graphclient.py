@@ -11,8 +11,9 @@ from autoglm.formats import Form, Format, format_or_none
 from autoglm.graph import NOT_STORED, Circle, in_order
 from autoglm.ids import Ids
 from autoglm.outcomes import accepted_task
+from autoglm.prompts import Prompt, refuse_no_prompts
 from autoglm.session import Session
-from autoglm.spec import Prompt, TaskOptions, refuse_one_text, size_bytes, task_spec
+from autoglm.spec import TaskOptions, size_bytes, task_spec
 from autoglm.text import one_line
 from autoglm.types import Task, TaskSpec
 from autoglm.wire import FRAME_BYTES_MAX, TASKS_PER_SUBMIT_MAX
@@ -47,7 +48,7 @@ class GraphCalls:
         tenant = options.setdefault("tenant", bound or "default")
         if bound is not None and tenant != bound:
             raise InvalidRequest(
-                f"tenant {one_line(tenant, 40)}: this client speaks for {one_line(bound, 40)};"
+                f"tenant {one_line(str(tenant), 40)}: this client speaks for {one_line(bound, 40)};"
                 " one with tenant=None speaks for all"
             )
         schema = None if wanted is None else wanted.schema
@@ -65,7 +66,7 @@ class GraphCalls:
         Repeating the call with the same specs changes nothing. Raises what `submit` raises, for the
         first task that is wrong, by its id: nothing was stored then.
         """
-        refuse_one_text("submit_many", tasks)
+        refuse_no_prompts("submit_many", tasks)
         specs = [each if isinstance(each, TaskSpec) else self.spec(each) for each in tasks]
         if not specs:
             return []

@@ -22,9 +22,10 @@ from autoglm import wire
 from autoglm.connection import Channel
 from autoglm.errors import AutoGLMError, InvalidRequest, ServerBusy
 from autoglm.outcomes import accepted_task, result_of
+from autoglm.prompts import Prompt
 from autoglm.result import Result
 from autoglm.session import AWAY, Session, unexpected
-from autoglm.spec import Prompt, size_bytes
+from autoglm.spec import size_bytes
 from autoglm.types import Answer, TaskSpec
 
 Outcome = Result | AutoGLMError
@@ -119,11 +120,12 @@ class Mapping:
         try:
             async for prompt in _each(prompts):
                 await self._room()
-                number, self._count = self._count, self._count + 1
+                number = self._count
                 try:
                     self._drawn[number] = self._to_spec(prompt)
                 except AutoGLMError as error:
                     self._done[number] = error
+                self._count += 1  # not before: nobody may wait for one that could not be made
                 self._notify()
         except Exception as error:  # it is the caller's: he gets it back
             self._source_error = error

@@ -72,10 +72,14 @@ def sampling_of(options: Mapping[str, Any], json_schema: str | None) -> Sampling
         if options.get(name) is not None and name != "stop"
     }
     if stop := options.get("stop"):
+        if not isinstance(stop, Iterable):
+            raise InvalidRequest(f"stop: a text or several, not {type(stop).__name__}")
         given["stop"] = (stop,) if isinstance(stop, str) else tuple(cast("Iterable[str]", stop))
     if json_schema is not None:
         given["json_schema"] = json_schema
     base = options.get("sampling") or Sampling()
+    if not isinstance(base, Sampling):
+        raise InvalidRequest(f"sampling: an autoglm.Sampling, not {type(base).__name__}")
     return msgspec.structs.replace(base, **given)
 
 

@@ -7,25 +7,23 @@ trusts no client. It is the one place that says what each field may be.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Unpack, cast, get_args
 
 import msgspec
 
 from autoglm.errors import InvalidRequest, UsageError
 from autoglm.graph import AfterFailure
+from autoglm.prompts import Prompt, messages_of, named
 from autoglm.sampling import SamplingOptions, check_sampling, sampling_of
 from autoglm.text import duration_s, one_line
 from autoglm.types import (
     PRIORITY_LEAST_URGENT,
     PRIORITY_MOST_URGENT,
-    Message,
     Task,
     TaskSpec,
 )
 
-Prompt = str | Sequence[Message | Mapping[str, Any]]
-"""A text, taken as one user message, or the messages of a conversation."""
 TaskRef = str | Task | TaskSpec
 """A task, by its id or as it is."""
 
@@ -107,7 +105,7 @@ def task_spec(
         expires_at=moment_ms("expires", given.get("expires"), now_ms),
         stream=given.get("stream", False),
         attempt_timeout_s=span_s("attempt_timeout", given.get("attempt_timeout")),
-        factors=dict(given.get("factors", ())),
+        factors=_factors_of(given.get("factors", ())),
         **{name: given.get(name) for name in _AS_THEY_ARE},
     )
     _check_types(spec)
@@ -128,15 +126,11 @@ def _check_types(spec: TaskSpec) -> None:
         raise InvalidRequest(f"{field}: {text[:1].lower()}{text[1:]}" if field else text) from None
 
 
-def messages_of(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
-    """The conversation: a text becomes one user message. Raises InvalidRequest."""
-    first = () if system is None else (Message("system", system),)
-    if isinstance(prompt, str):
-        return (*first, Message("user", prompt))
-    messages = tuple(map(_message, prompt))
-    if not messages:
-        raise InvalidRequest("messages: at least one is needed")
-    return first + messages
+def _factors_of(factors: Mapping[str, float] | Iterable[tuple[str, float]]) -> dict[str, float]:
+    try:
+        return dict(factors)
+    except (TypeError, ValueError):
+        raise InvalidRequest(f"factors: names with numbers, not {named(factors)}") from None
 
 
 def moment_ms(option: str, duration: float | str | None, now_ms: int) -> int | None:
@@ -235,43 +229,8 @@ def id_of(task: TaskRef) -> str:
     return id
 
 
-def refuse_one_text(call: str, prompts: object) -> None:
-    """Raises InvalidRequest for one text where several are wanted: it would come in letters."""
-    if isinstance(prompts, str | bytes):
-        raise InvalidRequest(f"{call} takes several prompts, not one text: {call}([…])")
-
-
 def _ids_of(after: TaskRef | Iterable[TaskRef]) -> tuple[str, ...]:
     one = isinstance(after, str | Task | TaskSpec)
+    if not one and not isinstance(cast("object", after), Iterable):
+        raise InvalidRequest(f"after: tasks or their ids, not {named(after)}")
     return tuple(map(id_of, (after,) if one else after))
-
-
-def _message(turn: Message | Mapping[str, Any]) -> Message:
-    if isinstance(turn, Message):
-        return turn
-    if not isinstance(cast("object", turn), Mapping):
-        raise InvalidRequest(f"messages: a turn is an object with role and content, not {turn!r}")
-    unknown = set(turn) - {"role", "content", "name"}
-    if unknown:
-        raise InvalidRequest(f"messages: {one_line(min(unknown), 40)} is not supported")
-    role, content = turn.get("role"), turn.get("content")
-    if not isinstance(role, str) or not role:
-        raise InvalidRequest("messages: every turn needs a role")
-    return Message(role, _text_of(content))
-
-
-def _text_of(content: object) -> str:
-    """A turn's text; the parts of a list are joined when all of them are text."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, Sequence):
-        raise InvalidRequest("messages: content is a text or a list of parts of type text")
-    texts: list[str] = []
-    for part in cast("Sequence[object]", content):
-        fields = cast("Mapping[str, object]", part if isinstance(part, Mapping) else {})
-        text = fields.get("text")
-        if fields.get("type") != "text" or not isinstance(text, str):
-            kind = one_line(str(fields.get("type")), 40)
-            raise InvalidRequest(f"messages: a part of type {kind} is not supported, only text")
-        texts.append(text)
-    return "".join(texts)

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from autoglm import wire
 from autoglm.degrade import QueueStatus
+from autoglm.prompts import refuse_no_prompts
 from autoglm.session import Session
-from autoglm.spec import TaskRef, id_of, refuse_one_text
+from autoglm.spec import TaskRef, id_of
 from autoglm.wire import TASKS_PER_SUBMIT_MAX, Deed, QueueDeed
 
 
@@ -17,7 +18,7 @@ async def in_parts(
     send: Callable[[tuple[str, ...]], Awaitable[wire.Cancelled]],
 ) -> wire.Cancelled:
     """What came of sending the ids of `tasks`, as many at a time as one request takes."""
-    refuse_one_text(call, tasks)
+    refuse_no_prompts(call, tasks)
     ids = tuple(map(id_of, tasks))
     whole = wire.Cancelled(0)
     for start in range(0, max(len(ids), 1), TASKS_PER_SUBMIT_MAX):

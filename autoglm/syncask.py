@@ -11,8 +11,9 @@ from autoglm.client import Client as Awaiting
 from autoglm.errors import AutoGLMError
 from autoglm.formats import Form
 from autoglm.mapping import Mapping
+from autoglm.prompts import Prompt, refuse_no_prompts
 from autoglm.result import Parsed, Result
-from autoglm.spec import Prompt, TaskOptions, TaskRef, refuse_one_text
+from autoglm.spec import TaskOptions, TaskRef
 from autoglm.syncmap import Source, outcomes
 from autoglm.types import TaskSpec
 
@@ -180,7 +181,7 @@ class AskCalls(Face):
         As `autoglm.Client.map`. `prompts` is drawn from in the caller's own thread, so it may use
         whatever belongs to that.
         """
-        refuse_one_text("map", prompts)
+        refuse_no_prompts("map", prompts)
         loop, target = self.loop(), self.awaited
 
         async def start() -> tuple[Mapping, Source]:

@@ -16,7 +16,7 @@ import anyio
 
 from autoglm.blocking import Loop
 from autoglm.mapping import Mapping, Outcome
-from autoglm.spec import Prompt
+from autoglm.prompts import Prompt
 
 
 class Source(AsyncIterator[Prompt]):

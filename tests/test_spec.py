@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from autoglm.errors import InvalidRequest
-from autoglm.spec import messages_of, size_bytes, task_spec
+from autoglm.prompts import messages_of
+from autoglm.spec import size_bytes, task_spec
 from autoglm.types import Message, Sampling, TaskSpec
 
 NOW_MS = 1_700_000_000_000
@@ -99,6 +100,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": [{"role": "user", "content": "x", "tool_calls": []}]}, "tool_calls"),
     ({"prompt": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
     ({"prompt": ["hello"]}, "a turn is an object"),
+    ({"prompt": None}, "a prompt is a text or a list of messages, not None"),
+    ({"prompt": 5}, "a prompt is a text or a list of messages, not int 5"),
+    ({"prompt": float("nan")}, "not float nan"),
+    ({"prompt": b"hello"}, "not bytes"),
+    ({"prompt": {"role": "user", "content": "x"}}, "not dict"),
+    ({"prompt": TaskSpec("an-id", ())}, "not a TaskSpec: submit_many takes those"),
+    ({"prompt": [{1: "x", "y": 2}]}, "1 is not supported"),
+    ({"after": None}, "after: tasks or their ids, not None"),
+    ({"stop": 5}, "stop: a text or several, not int"),
+    ({"factors": 5}, "factors: names with numbers, not int 5"),
+    ({"sampling": "hot"}, "sampling: an autoglm.Sampling, not str"),
 ]
 
 
