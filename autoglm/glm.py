@@ -7,9 +7,10 @@ the prompts go through the durable queue: what was answered stays in its store.
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, cast, get_args, overload
@@ -17,13 +18,19 @@ from typing import Any, Literal, Self, TypeVar, Unpack, cast, get_args, overload
 import msgspec
 
 from autoglm.blocking import Loop
-from autoglm.errors import ConfigError, Conflict, ServerNotRunning, ServerUnavailable
+from autoglm.errors import (
+    ConfigError,
+    Conflict,
+    ServerNotRunning,
+    ServerUnavailable,
+)
 from autoglm.formats import Form
+from autoglm.glmasking import check_texts_alone, is_one, said, several
 from autoglm.models import MODELS, check_model
 from autoglm.own_server import own_server
 from autoglm.paths import places
-from autoglm.prompts import Prompt
-from autoglm.result import Parsed, Result
+from autoglm.prompts import Prompt, refuse_no_prompts
+from autoglm.result import Result
 from autoglm.spec import TaskOptions
 from autoglm.streaming import Chunk
 from autoglm.sync import Client
@@ -160,18 +167,22 @@ class AutoGLM:
             texts = model.generate(["one", "two"], max_tokens=8)
 
         A conversation (a list of messages) is one prompt. With `response_format` the value it
-        makes of the text comes in its place. `timeout` is in seconds, of one prompt, from when a
-        server is there. Interrupted, a prompt's task is cancelled. Raises InvalidRequest for what
-        no task may be, and what `autoglm.Client.generate` raises.
+        makes of the text comes in its place. `timeout` is in seconds, for the whole call however
+        many prompts it has, from when a server is there. Interrupted or too late, the task of one
+        prompt is cancelled; those of a list go on, and their answers stay in the store. Raises
+        InvalidRequest for what no task may be, and what `autoglm.Client.generate` raises.
         """
+        check_texts_alone(params)
         client = self._client()
         given: Any = {"response_format": response_format, **params}
         try:
-            if _is_one(prompt):
+            if is_one(prompt):
                 result: Result = client.generate(cast("Prompt", prompt), timeout=timeout, **given)
-                return _said(result)
-            results = cast("Iterator[Result]", client.map(prompt, **given))
-            return [_said(each) for each in results]
+                return said(result)
+            refuse_no_prompts("generate", prompt)
+            prompts = list(prompt)  # here, for they may belong to the caller's thread
+            call = functools.partial(several, client.awaited, prompts, timeout, given)
+            return client.loop().wait(call)
         except (ServerNotRunning, ServerUnavailable):
             self.close()  # it is gone for good: the next call finds or starts another
             raise
@@ -272,19 +283,3 @@ def _check(config: GLMConfig, server: Welcome, socket: str) -> None:
                 f"the server at {socket} runs with the {what} {has or 'of its model'}, not {asked};"
                 " stop it, or give another socket"
             )
-
-
-def _is_one(prompt: object) -> bool:
-    """A text, the messages of one conversation, or no prompt at all; else it is several."""
-    if isinstance(prompt, str) or not hasattr(prompt, "__iter__"):
-        return True
-    first = next(iter(cast("Sequence[object]", prompt)), None) if _is_list(prompt) else None
-    return first is not None and not isinstance(first, str) and not _is_list(first)
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple)
-
-
-def _said(result: Result) -> Any:
-    return cast("Parsed[Any]", result).parsed if isinstance(result, Parsed) else result.text

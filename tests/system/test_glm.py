@@ -13,6 +13,7 @@ import pytest
 
 from autoglm import AutoGLM, ConfigError, Conflict, GLMConfig, InvalidRequest, UsageError
 from autoglm.sync import Client
+from autoglm.types import Sampling
 from tests.system.real import INSTANT, Server, autoglm, environment, fingerprint, gone
 
 pytestmark = pytest.mark.system
@@ -50,6 +51,32 @@ def test_it_starts_a_server_with_the_first_prompt_and_ends_it_with_the_last(
     assert listed.returncode == 3
     with AutoGLM.from_config(config(tmp_path)) as model:
         assert model.generate("again").startswith(fingerprint("again"))
+
+
+def test_a_timeout_is_of_the_whole_list(tmp_path: Path) -> None:
+    faults = {"engine.faults": "true", "engine.simulated.load_s": 0, "engine.simulated.step_ms": 0}
+    with AutoGLM(config(tmp_path, settings=faults)) as model:
+        model.generate("the model is loaded")
+        with pytest.raises(TimeoutError, match="of 2 prompts, in order, had answers in 1 s"):
+            model.generate(["hello", "[[slow:600]]"], timeout=1)
+
+
+def test_more_than_a_text_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    model = AutoGLM(config(tmp_path))
+    with pytest.raises(InvalidRequest, match=r"n 2: generate returns one text; autoglm\.sync"):
+        model.generate("hello", n=2)
+    with pytest.raises(InvalidRequest, match="logprobs 0"):
+        model.generate(["hello"], logprobs=0)
+    with pytest.raises(InvalidRequest, match="n 3"):
+        model.generate("hello", sampling=Sampling(n=3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_prompt_is_refused(tmp_path: Path) -> None:
+    with AutoGLM(config(tmp_path)) as model:
+        for prompts in (["a", 5], 5, None, {"role": "user"}):
+            with pytest.raises(InvalidRequest):
+                model.generate(prompts, timeout=20)  # pyright: ignore[reportArgumentType,reportCallIssue]
 
 
 def test_a_server_that_is_there_is_used_and_stays(tmp_path: Path) -> None:
