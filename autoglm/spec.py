@@ -7,8 +7,10 @@ trusts no client. It is the one place that says what each field may be.
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable, Mapping
-from typing import Any, Unpack, cast, get_args
+from numbers import Real
+from typing import Any, SupportsIndex, Unpack, cast, get_args
 
 import msgspec
 
@@ -34,6 +36,8 @@ NUMBER_MAX = 10
 """Of a weight or a factor; the least is 0."""
 NO_DEADLINE = "none"
 """What takes a deadline away in an edit."""
+TASK_BYTES_MAX = 31 * 1024 * 1024
+"""One task has to fit into one message, with what stands around it."""
 AFTER_MAX = 4096
 """Tasks that one task may wait for: each is looked up when it is stored."""
 ATTEMPTS_MAX = 1000
@@ -108,18 +112,25 @@ def task_spec(
         factors=_factors_of(given.get("factors", ())),
         **{name: given.get(name) for name in _AS_THEY_ARE},
     )
-    _check_types(spec)
+    spec = _plain(spec)
     check(spec)
     return spec
 
 
-def _check_types(spec: TaskSpec) -> None:
-    """Raises InvalidRequest for what no frame can carry, naming the field."""
+def _plain(spec: TaskSpec) -> TaskSpec:
+    """The same of Python's own texts and numbers, as the server will read it. Raises
+    InvalidRequest for what no frame can carry, naming the field.
+    """
     try:
-        _task_decoder.decode(msgspec.msgpack.encode(spec))
+        body = msgspec.msgpack.encode(spec, enc_hook=_plain_value)
+        if len(body) > TASK_BYTES_MAX:
+            raise InvalidRequest(f"a task takes up to {TASK_BYTES_MAX} bytes, not {len(body)}")
+        return _task_decoder.decode(body)
     except UnicodeEncodeError:
         raise InvalidRequest(_HALF_A_PAIR) from None
-    except (msgspec.ValidationError, TypeError, OverflowError) as error:
+    except OverflowError:
+        raise InvalidRequest(f"{_too_large(spec)}: an integer of at most 64 bits") from None
+    except (msgspec.ValidationError, TypeError) as error:
         what, _, where = str(error).partition(" - at `$")
         field = where.strip("`.").removeprefix("sampling.").split("[")[0]
         text = what.replace("`", "")
@@ -131,6 +142,27 @@ def _factors_of(factors: Mapping[str, float] | Iterable[tuple[str, float]]) -> d
         return dict(factors)
     except (TypeError, ValueError):
         raise InvalidRequest(f"factors: names with numbers, not {named(factors)}") from None
+
+
+def _too_large(spec: TaskSpec) -> str:
+    """The first field with an integer that no frame can carry."""
+    for part in (spec, spec.sampling):
+        for name, value in msgspec.structs.asdict(part).items():
+            values = value.values() if isinstance(value, dict) else (value,)
+            if any(isinstance(each, int) and not -(2**63) <= each < 2**64 for each in values):
+                return name
+    return "the task"
+
+
+def _plain_value(value: object) -> object:
+    """Of a class derived from a text, or a number as numpy's are."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, SupportsIndex):
+        return operator.index(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} is neither text nor number")
 
 
 def moment_ms(option: str, duration: float | str | None, now_ms: int) -> int | None:
@@ -147,6 +179,10 @@ def span_s(option: str, duration: float | str | None) -> float | None:
         return duration_s(duration)
     except UsageError as error:
         raise InvalidRequest(f"{option}: {error}") from None
+    except TypeError:
+        raise InvalidRequest(
+            f"{option}: seconds or words such as 2h, not {named(duration)}"
+        ) from None
 
 
 def check(spec: TaskSpec) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
 from autoglm.errors import InvalidRequest
 from autoglm.prompts import messages_of
-from autoglm.spec import size_bytes, task_spec
+from autoglm.spec import TASK_BYTES_MAX, size_bytes, task_spec
 from autoglm.types import Message, Sampling, TaskSpec
+from autoglm.wire import FRAME_BYTES_MAX
 
 NOW_MS = 1_700_000_000_000
 
@@ -79,7 +81,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"temperature": -0.1}, "temperature"),
     ({"temperature": float("nan")}, "temperature nan"),
     ({"temperature": float("inf")}, "temperature inf"),
-    ({"top_p": 0}, "top_p 0: above 0"),
+    ({"top_p": 0}, "top_p 0.0: above 0"),
     ({"top_p": 1.1}, "top_p"),
     ({"seed": 2**63}, "seed"),
     ({"stop": ["a", ""]}, "stop"),
@@ -90,6 +92,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"kind": ""}, "kind"),
     ({"deadline": "soon"}, "deadline: no duration"),
     ({"expires": -1}, "expires"),
+    ({"deadline": [1]}, "deadline: seconds or words such as 2h, not list"),
+    ({"priority": 2**70}, "priority: an integer of at most 64 bits"),
+    ({"factors": {"a": 2**70}}, "factors: an integer of at most 64 bits"),
     ({"max_attempts": 0}, "max_attempts 0: from 1"),
     ({"max_attempts": 1001}, "max_attempts 1001"),
     ({"attempt_timeout": 0}, "attempt_timeout_s 0.0: above 0"),
@@ -141,13 +146,35 @@ def test_half_a_character_is_refused_before_it_is_sent() -> None:
         ("n", 0, "n 0: from 1"),
         ("logprobs", 21, "logprobs 21: from 0 to 20"),
         ("stop", [1], "stop: expected `?str"),
-        ("seed", 2**70, "Integer can't be|out of range|64"),
+        ("seed", 2**70, "seed: an integer of at most 64 bits"),
     ],
 )
 def test_a_wrong_name_or_value_is_one_sentence(option: str, value: object, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words) as refused:
         spec(**{option: value})
     assert "\n" not in str(refused.value)
+
+
+class Name(str):
+    __slots__ = ()
+
+
+class Count:
+    def __index__(self) -> int:
+        return 3
+
+
+def test_texts_and_numbers_may_be_of_derived_classes() -> None:
+    task = spec(Name("hello"), queue=Name("q"), max_tokens=Count(), temperature=Fraction(1, 2))
+    assert (task.messages, task.queue) == ((Message("user", "hello"),), "q")
+    assert (task.sampling.max_tokens, task.sampling.temperature) == (3, 0.5)
+    assert {type(task.messages[0].content), type(task.queue)} == {str}
+
+
+def test_a_task_that_fits_into_no_message_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=f"a task takes up to {TASK_BYTES_MAX} bytes"):
+        spec("x" * FRAME_BYTES_MAX)
+    assert TASK_BYTES_MAX < FRAME_BYTES_MAX
 
 
 def test_a_stream_is_of_one_answer() -> None:
