@@ -11,10 +11,17 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import anyio
+import anyio.abc
 
 from autoglm import wire
 from autoglm.connection import Channel, Connection, connect
-from autoglm.errors import ProtocolError, ServerBusy, ServerNotRunning, ServerUnavailable
+from autoglm.errors import (
+    ProtocolError,
+    ServerBusy,
+    ServerNotRunning,
+    ServerUnavailable,
+    UsageError,
+)
 from autoglm.retry import PATIENCE, Patience, Retry
 
 R = TypeVar("R", bound=wire.Reply)
@@ -41,15 +48,16 @@ class Session:
         self.patience = patience
         self._retry = retry
         self._connection: Connection | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Session at {self.socket}, tenant {self.tenant}, {self._connection}>"
 
     async def __aenter__(self) -> Self:
-        self.tasks = anyio.create_task_group()
-        """For what runs as long as the session does."""
+        self._tasks = anyio.create_task_group()
         self._connecting = anyio.Lock()
-        await self.tasks.__aenter__()
+        await self._tasks.__aenter__()
         try:
             await self._connected()
         except BaseException:
@@ -63,9 +71,19 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.tasks.cancel_scope.cancel()
+        tasks, self._tasks, self._closed = self.tasks, None, True
+        tasks.cancel_scope.cancel()
         # Not told of the caller's error, which would come out wrapped in a group.
-        await self.tasks.__aexit__(None, None, None)
+        await tasks.__aexit__(None, None, None)
+
+    @property
+    def tasks(self) -> anyio.abc.TaskGroup:
+        """For what runs as long as the session does. Raises UsageError outside of that."""
+        if self._tasks is None and self._closed:
+            raise UsageError("the client was closed: its calls belong inside its `with`")
+        if self._tasks is None:
+            raise UsageError("the client is not open: use it in `async with Client() as client:`")
+        return self._tasks
 
     @property
     def server(self) -> wire.Welcome:
@@ -103,9 +121,10 @@ class Session:
         return self._retry(patience or self.patience)
 
     async def _connected(self) -> Connection:
+        tasks = self.tasks
         async with self._connecting:
             if self._connection is None or self._connection.lost:
-                self._connection = await connect(self.socket, self.tenant, self.tasks)
+                self._connection = await connect(self.socket, self.tenant, tasks)
             return self._connection
 
 

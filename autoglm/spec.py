@@ -148,7 +148,7 @@ def _too_large(spec: TaskSpec) -> str:
     """The first field with an integer that no frame can carry."""
     for part in (spec, spec.sampling):
         for name, value in msgspec.structs.asdict(part).items():
-            values = value.values() if isinstance(value, dict) else (value,)
+            values = tuple(spec.factors.values()) if name == "factors" else (value,)
             if any(isinstance(each, int) and not -(2**63) <= each < 2**64 for each in values):
                 return name
     return "the task"
