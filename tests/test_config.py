@@ -118,6 +118,7 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
         ("priority_factors.a=0", "priority_factors"),
         ("priority_factors.a=.nan", "priority_factors"),
         ("priority_factors={'': 1}", "a name has from 1 to 200 characters"),
+        ("queues=" + "[" * 100_000, "--set queues: nested more than 100 deep"),
     ],
 )
 def test_a_wrong_setting_is_named(setting: str, said: str) -> None:

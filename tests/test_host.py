@@ -34,7 +34,7 @@ def ask(id: str) -> EngineRequest:
 
 
 def finished_after(*together: ToHost) -> dict[str, str | None]:
-    """What a host says of each request that it ends, by its error, when it gets all these at once."""
+    """The error, if any, of each request that a host ends when it gets all these at once."""
     universe = Universe(0)
     ended: dict[str, str | None] = {}
 
