@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from autoglm.text import one_line
+from autoglm.types import Likely, TokenLogprob
 from model.engine import EngineRequest, RequestFailed
 
 _FILLER: Final = ("and", "so", "it", "goes", "on", "word", "by", "word")
@@ -45,14 +46,11 @@ class Words:
         return self._digest + _filler(tokens) if tokens else ""
 
 
-class Json:
-    """One value that a schema allows, cut into pieces."""
+class Pieces:
+    """An answer whose tokens are these."""
 
-    def __init__(self, schema: str, digest: str) -> None:
-        text = _instance(schema, digest)
-        self._pieces = [
-            text[start : start + _PIECE_CHARS] for start in range(0, len(text), _PIECE_CHARS)
-        ]
+    def __init__(self, pieces: Sequence[str]) -> None:
+        self._pieces = pieces
 
     @property
     def tokens(self) -> int:
@@ -65,11 +63,49 @@ class Json:
         return "".join(self._pieces[:tokens])
 
 
-def answer_to(request: EngineRequest) -> Words | Json:
+def answer_to(request: EngineRequest) -> Words | Pieces:
     """Raises RequestFailed for a schema that allows nothing that is known here."""
     digest = _digest(request)
     schema = request.sampling.json_schema
-    return Words(digest) if schema is None else Json(schema, digest)
+    if schema is None:
+        return Words(digest)
+    text = _instance(schema, digest)
+    return Pieces([text[at : at + _PIECE_CHARS] for at in range(0, len(text), _PIECE_CHARS)])
+
+
+def ended_by_stop(answer: Words | Pieces, tokens: int, request: EngineRequest) -> Pieces | None:
+    """What is left of so many tokens when a stop string stands in them, or None.
+
+    The tokens that the stop string is made of are counted, and hold nothing of it. As the first
+    `min_tokens` are made, none is looked for.
+    """
+    if not request.sampling.stop:
+        return None
+    text = answer.text(tokens)
+    after = len(answer.text(min(tokens, request.sampling.min_tokens or 0)))
+    found = ((text.find(stop, after), len(stop)) for stop in request.sampling.stop)
+    first = min(((at + size, at) for at, size in found if at >= 0), default=None)
+    if first is None:
+        return None
+    over, end = first
+    pieces: list[str] = []
+    made = 0
+    while made < over:
+        piece = answer.token(len(pieces))
+        pieces.append(piece[: max(0, end - made)])
+        made += len(piece)
+    return Pieces(pieces)
+
+
+def certain(
+    request: EngineRequest, answer: Words | Pieces, tokens: int
+) -> tuple[TokenLogprob, ...] | None:
+    """Log probabilities, if they are asked for."""
+    asked = request.sampling.logprobs
+    if asked is None:
+        return None
+    texts = map(answer.token, range(tokens))
+    return tuple(TokenLogprob(text, 0.0, (Likely(text, 0.0),) if asked else ()) for text in texts)
 
 
 def _digest(request: EngineRequest) -> str:

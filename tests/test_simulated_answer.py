@@ -13,7 +13,7 @@ import pytest
 from autoglm.formats import format_of
 from autoglm.types import Message, Sampling
 from model.engine import EngineRequest, RequestFailed
-from model.simulated_answer import Json, answer_to
+from model.simulated_answer import Pieces, answer_to
 
 DEFINED = {
     f"d{n}": {"type": "array", "prefixItems": [{"$ref": f"#/$defs/d{n + 1}"}] * 20}
@@ -41,7 +41,7 @@ def asked(schema: str) -> EngineRequest:
 
 def said(schema: str) -> str:
     answer = answer_to(asked(schema))
-    assert isinstance(answer, Json)
+    assert isinstance(answer, Pieces)
     assert answer.text(answer.tokens) == "".join(map(answer.token, range(answer.tokens)))
     return answer.text(answer.tokens)
 
