@@ -15,7 +15,7 @@ import msgspec
 
 from autoglm.types import Message, Sampling, TaskSpec, TaskState, Usage
 from runtime.store.limits import WAITING
-from runtime.store.protocol import URGENT_PRIORITY, Answered, Effects, Left
+from runtime.store.protocol import URGENT_PRIORITY, Answered, Effects, Key, Lane, Left
 from runtime.store.rows import insert_rows, json_numbers
 from runtime.store.transitions import legal
 
@@ -104,6 +104,7 @@ class Transaction:
         counters.logical_ms = max(counters.logical_ms, now_ms)
         self._moves: dict[Step, list[tuple[int, int, int | None, int, int]]] = {}
         """Events by what changed: number, task, the one before, attempt, cost."""
+        self._still: dict[Lane, list[Key]] = {}
 
     @property
     def logical_ms(self) -> int:
@@ -155,6 +156,10 @@ class Transaction:
         """Note that a task has become pending."""
         self.effects.ready.setdefault((queue, tenant), []).append((rank, seq))
 
+    def still_ready(self, queue: str, tenant: str, rank: int, seq: int) -> None:
+        """Note that a task is pending, as it was: its wait goes on."""
+        self._still.setdefault((queue, tenant), []).append((rank, seq))
+
     def gone(self, queue: str, tenant: str, rank: int, seq: int) -> None:
         """Note that a pending task is no longer at this rank."""
         self.effects.gone.setdefault((queue, tenant), []).append((rank, seq))
@@ -174,7 +179,7 @@ class Transaction:
 
     def forget(self) -> None:
         """All rows of this were rolled back: nothing has changed, and nobody is to be told."""
-        self.effects, self._moves = Effects(), {}
+        self.effects, self._moves, self._still = Effects(), {}, {}
         self.told = self.hurried = self.copied_chars = 0
 
     def due(self, at_ms: int | None) -> None:
@@ -197,7 +202,9 @@ class Transaction:
         self._count()
         self._count_waiting()
         self._begin_waits()
-        self._moves = {}
+        for lane, keys in self._still.items():
+            self.effects.ready.setdefault(lane, []).extend(keys)
+        self._moves, self._still = {}, {}
 
     def _begin_waits(self) -> None:
         """Note when the wait of what has become pending is over, where its queue has an end."""
