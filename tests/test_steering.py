@@ -261,6 +261,19 @@ async def test_who_waits_too_long_goes_on_waiting_and_is_told_of_for_as_long(ben
     assert await bench.states("a", "b") == ["running", "running"]
 
 
+async def test_who_waits_because_the_queue_is_paused_closes_no_other(bench: Bench) -> None:
+    await bench.rules(Overflow("core", WAIT_MS, "refuse_lower"))
+    await bench.insert("a", queue="core")
+    await bench.write(SteerQueue("core", "pause"))
+    await bench.due(NOW + WAIT_MS)
+    assert not bench.effects.overflowed
+    again = bench.wake_at(1)
+    assert again is not None, "the pause may be over by then"
+    await bench.write(SteerQueue("core", "drain"))
+    await bench.due(again)
+    assert bench.effects.overflowed.keys() == {"core"}, "what is drained runs"
+
+
 async def test_nothing_of_a_paused_queue_is_claimed(bench: Bench) -> None:
     await bench.insert("a", queue="core")
     await bench.insert("b")

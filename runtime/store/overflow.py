@@ -63,7 +63,7 @@ def put_aside(tx: Transaction, seq: int, attempt: int, last_event: int, rule: Ov
 
 def keep_watch(tx: Transaction, queue: str, key: Key) -> None:
     """Tasks up to `key` have waited longer than `queue` lets them, and go on waiting: others are
-    refused for as long.
+    refused for as long, unless `queue` is paused: then nobody's work would let them run.
 
     The one that is served last of them is looked at again, on a full second, so that those of many
     moments become one: whatever the queue holds, it is a few rows a second.
@@ -75,4 +75,6 @@ def keep_watch(tx: Transaction, queue: str, key: Key) -> None:
         "UPDATE task SET wake_at = min(coalesce(expires_at, ?), ?) WHERE seq = ?",
         (again, again, key[1]),
     )
-    tx.effects.overflowed[queue] = again + WATCH_MS
+    held = "SELECT 1 FROM queue_paused WHERE queue = ? AND NOT draining"
+    if tx.cx.execute(held, (queue,)).fetchone() is None:
+        tx.effects.overflowed[queue] = again + WATCH_MS
