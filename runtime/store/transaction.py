@@ -82,6 +82,8 @@ class Counters:
         self.task = max(kept[0], _largest(cx, "SELECT max(seq) FROM task"))
         self.event = max(kept[1], _largest(cx, "SELECT max(seq) FROM event"))
         self.logical_ms = max(kept[2], _largest(cx, last))
+        self.watched: dict[str, int] = {}
+        """By queue, the task that says for all of them that they wait too long."""
 
 
 class Transaction:
@@ -100,6 +102,8 @@ class Transaction:
         """Tasks looked at because one that they wait for has ended."""
         self.hurried = 0
         """Tasks moved forward because an urgent one waits for them."""
+        self.unwatched: set[str] = set()
+        """Queues whose watched task is pending no longer."""
         self._counters = counters
         counters.logical_ms = max(counters.logical_ms, now_ms)
         self._moves: dict[Step, list[tuple[int, int, int | None, int, int]]] = {}
@@ -148,7 +152,10 @@ class Transaction:
         self._counters.event += 1
         event = self._counters.event
         moves.append((event, seq, prev, attempt, usage.total_tokens))
-        if before is TaskState.RUNNING:
+        if before is TaskState.PENDING:
+            watched = self._counters.watched.items()
+            self.unwatched.update(queue for queue, each in watched if each == seq)
+        elif before is TaskState.RUNNING:
             self.effects.left.append(Left(seq, usage))
         return event
 
@@ -168,6 +175,11 @@ class Transaction:
         """Note that what has become pending just now, or more urgent, is urgent if it is."""
         if priority <= URGENT_PRIORITY:
             self.effects.urgent.append(seq)
+
+    def watch(self, queue: str, seq: int) -> None:
+        """Note who is watched from now on."""
+        self._counters.watched[queue] = seq
+        self.unwatched.discard(queue)
 
     def not_ready(self, seqs: Collection[int]) -> None:
         """Note that these ended before anybody heard that they were pending."""
