@@ -80,6 +80,8 @@ class Queues:
         self._overflows = {name: at for name, at in self._overflows.items() if at > now}
         found: dict[str, Closed] = {}
         for over, until in self._overflows.items():
+            if self.paused(over):
+                continue  # whatever the others take in, nothing of it would run
             for name in lower(over, self._configured):
                 why = (
                     f"tasks of queue {over!r} wait too long: {name!r}, which weighs less,"

@@ -28,6 +28,8 @@ def main():
         )
     site = os.path.join(cache(), built.DIGEST)
     try:
+        os.makedirs(os.path.dirname(site), mode=0o700, exist_ok=True)
+        check_ours(os.path.dirname(site))
         if not os.path.isdir(site):
             import unpack
 
@@ -53,15 +55,14 @@ def cache():
     return os.path.join(base, "autoglm", "archive")
 
 
-def check_ours(site):
-    """Ends it when others could have put the code there. Raises OSError."""
-    for folder in (os.path.dirname(site), site):
-        status = os.stat(folder)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            end(
-                "%s belongs to somebody else or can be written by others: remove it, or set"
-                " XDG_CACHE_HOME to a folder of your own" % folder
-            )
+def check_ours(folder):
+    """Ends it when others could have put there what is in it. Raises OSError."""
+    status = os.stat(folder)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        end(
+            "%s belongs to somebody else or can be written by others: remove it, or set"
+            " XDG_CACHE_HOME to a folder of your own" % folder
+        )
 
 
 def end(why):

@@ -15,12 +15,15 @@ SITE = "site/"
 
 
 def unpack(archive: str, target: str) -> None:
-    """Make the folder `target` of what `archive` holds below `site/`. Raises OSError."""
-    os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+    """Make the folder `target` of what `archive` holds below `site/`. Raises OSError.
+
+    The folder it is made in is there and nobody else's.
+    """
     part = f"{target}.part"
     before = os.umask(0o077)
     try:
-        with open(f"{target}.lock", "w") as lock:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(f"{target}.lock", flags, 0o600), "r+b") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.path.isdir(target):
                 return  # whoever held the lock has done it

@@ -131,14 +131,16 @@ class Connection:
 
     def lose(self, error: AutoGLMError) -> None:
         """Fail everything in flight with `error`; from now on every request fails so."""
-        if self._lost:
-            return
+        if not self._lost:
+            self._fail(error)
+            self._running.cancel()
+
+    def _fail(self, error: AutoGLMError) -> None:
         self._lost = error
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             channel.fail(self._lost_again())
         self._sent.set()
-        self._running.cancel()
 
     async def run(self) -> None:
         """Read and write until the connection is lost; never raises what the world does wrong."""
@@ -176,7 +178,10 @@ class Connection:
                 self._sent.set()
                 self._sent = anyio.Event()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            self.lose(ServerUnavailable("the server closed the connection"))
+            # The reader finds the end by itself. Cancelled while the event loop is about to wake
+            # it for just that, it would have the loop complain of a future answered twice.
+            if not self._lost:
+                self._fail(ServerUnavailable("the server closed the connection"))
 
     def _deliver(self, reply: wire.Reply) -> None:
         if isinstance(reply, wire.Error):

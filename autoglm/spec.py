@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+import re
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any, SupportsIndex, Unpack, cast, get_args
@@ -43,6 +44,7 @@ AFTER_MAX = 4096
 ATTEMPTS_MAX = 1000
 TIMEOUT_S_MAX = 10**9
 """Some thirty years: for a time-out that never comes."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HALF_A_PAIR = "the task holds text that is not valid Unicode"
 TIME_MS_MAX = 2**53
 """Far beyond any date, and exact in every language's numbers."""
@@ -241,9 +243,21 @@ def _check_numbers(spec: TaskSpec) -> None:
 
 
 def check_name(field: str, value: str) -> None:
-    """Raises InvalidRequest for a tenant, queue, kind or key that is too short or too long."""
+    """Raises InvalidRequest for a tenant, queue, kind or key that can be none: it is too short or
+    too long, or holds a control character.
+    """
     if not 0 < len(value) <= NAME_CHARS_MAX:
         raise InvalidRequest(f"{field}: from 1 to {NAME_CHARS_MAX} characters, not {len(value)}")
+    if (control := control_in(value)) is not None:
+        raise InvalidRequest(f"{field}: a name holds no control character, such as {control!r}")
+
+
+def control_in(name: str) -> str | None:
+    """The first control character in `name`: SQLite's JSON ends a text at NUL, and a line feed
+    makes two lines of one.
+    """
+    found = _CONTROL.search(name)
+    return found and found[0]
 
 
 def size_bytes(spec: TaskSpec) -> int:

@@ -9,7 +9,7 @@ from typing import Self
 import anyio
 
 from model.engine import EngineRequest, continuable
-from model.simulated_answer import Json, Words
+from model.simulated_answer import Pieces, Words
 
 
 @dataclass(slots=True, eq=False)
@@ -18,7 +18,7 @@ class Generation:
 
     prompt_tokens: int
     wanted: int
-    answer: Words | Json
+    answer: Words | Pieces
     on_text: Callable[[str], None] | None
     begun: str = ""
     """What an earlier attempt had made: so many tokens."""
@@ -32,7 +32,7 @@ class Generation:
     def of(
         cls,
         request: EngineRequest,
-        answer: Words | Json,
+        answer: Words | Pieces,
         prompt_tokens: int,
         wanted: int,
         on_text: Callable[[str], None] | None,
@@ -63,4 +63,5 @@ class Generation:
         if self.on_text is None:
             return
         for token in range(first, self.made):
-            self.on_text(self.answer.token(token))
+            if text := self.answer.token(token):
+                self.on_text(text)

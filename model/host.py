@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup
 
@@ -130,7 +131,9 @@ class EngineHost:
                 group.start_soon(self._load, config, group)
             case Generate(requests):
                 for request in requests:
-                    group.start_soon(self._answer, request)
+                    # Known from here on: what ends it may come in the same read.
+                    call = self._running[request.id] = _Call(request, anyio.CancelScope())
+                    group.start_soon(self._answer, call)
             case Abort(ids):
                 for id in ids:
                     if id in self._running:
@@ -190,12 +193,12 @@ class EngineHost:
             )
             call.scope.cancel()
 
-    async def _answer(self, request: EngineRequest) -> None:
+    async def _answer(self, call: _Call) -> None:
         assert self._engine is not None, "a request before the engine was loaded"
-        scope = anyio.CancelScope()
-        call = self._running[request.id] = _Call(request, scope)
+        request, scope = call.request, call.scope
         with scope:
             try:
+                await anyio.lowlevel.checkpoint_if_cancelled()
                 on_text = self._streamer(request) if request.stream else None
                 completion = _bounded(await self._engine.generate(request, on_text))
             except RequestFailed as error:
@@ -274,8 +277,7 @@ def _failed(request: EngineRequest, code: str, error: Exception, permanent: bool
 
 
 async def _main(fd: int) -> None:
-    channel = await SocketChannel.of(socket.socket(fileno=fd))
-    await EngineHost(channel, SystemClock()).serve()
+    await EngineHost(await SocketChannel.of(socket.socket(fileno=fd)), SystemClock()).serve()
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ times give the same answers at the same times. A token is a word, of prompts and
 - The answer begins with the first 16 hex digits of SHA-256 of the last user message (UTF-8, marks
   included); filler words follow up to its number of tokens. Asked for JSON, it is the plainest
   value that the schema allows, with those digits as its texts.
+- A stop string, and what would follow it, is not in the answer.
 - Several answers to one prompt are the same text, in one slot, and it is certain of each token.
 - One step takes `step_ms`, however many requests run, and gives each of them one token. Requests
   that joined meanwhile take part in the next step, which is longer by their prefill: prompt tokens
@@ -33,7 +34,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from autoglm.types import Choice, Likely, TokenLogprob
+from autoglm.types import Choice
 from model.engine import (
     Completion,
     EngineInfo,
@@ -43,7 +44,7 @@ from model.engine import (
     continuable,
 )
 from model.generation import Generation
-from model.simulated_answer import Json, Words, answer_to
+from model.simulated_answer import Pieces, Words, answer_to, certain, ended_by_stop
 from runtime.clock import Clock
 from runtime.config import EngineConfig, SimulatedConfig
 from runtime.partial import Partial
@@ -140,6 +141,8 @@ class SimulatedEngine:
             )
         answer = answer_to(request)
         wanted, finish_reason = self._length(request, marks, room, answer)
+        if (ended := ended_by_stop(answer, wanted, request)) is not None:
+            answer, wanted, finish_reason = ended, ended.tokens, "stop"
         generation = Generation.of(request, answer, prompt_tokens, wanted, on_text)
         async with self._slots:
             if continuable(request.sampling):
@@ -154,7 +157,7 @@ class SimulatedEngine:
                 if self._by_id.get(request.id) is generation:
                     del self._by_id[request.id]
         text, count = generation.text, request.sampling.n or 1
-        logprobs = _certain(request, answer, generation.made)
+        logprobs = certain(request, answer, generation.made)
         return Completion(
             id=request.id,
             attempt=request.attempt,
@@ -192,12 +195,12 @@ class SimulatedEngine:
         self._halted = True
 
     def _length(
-        self, request: EngineRequest, marks: dict[str, str], room: int, answer: Words | Json
+        self, request: EngineRequest, marks: dict[str, str], room: int, answer: Words | Pieces
     ) -> tuple[int, str]:
         """Tokens of the answer, and why it ends there."""
         sampling = request.sampling
         limit = room if sampling.max_tokens is None else max(1, min(room, sampling.max_tokens))
-        if isinstance(answer, Json):
+        if isinstance(answer, Pieces):
             return (answer.tokens, "stop") if answer.tokens <= limit else (limit, "length")
         natural = int(float(marks.get("tokens") or self._config.simulated.output_tokens))
         natural = limit + 1 if sampling.ignore_eos else max(natural, sampling.min_tokens or 1)
@@ -286,14 +289,3 @@ class SimulatedEngine:
 def _marks(texts: list[str]) -> dict[str, str]:
     """The marks that stand in a prompt with their values; of repeated ones the last."""
     return {name: value for text in texts if "[[" in text for name, value in _MARK.findall(text)}
-
-
-def _certain(
-    request: EngineRequest, answer: Words | Json, tokens: int
-) -> tuple[TokenLogprob, ...] | None:
-    """Log probabilities, if they are asked for."""
-    asked = request.sampling.logprobs
-    if asked is None:
-        return None
-    texts = map(answer.token, range(tokens))
-    return tuple(TokenLogprob(text, 0.0, (Likely(text, 0.0),) if asked else ()) for text in texts)

@@ -50,7 +50,7 @@ from model.engine import (
 )
 from model.models import resolve_model
 from model.processor import decide, read_processor
-from model.vllm_output import Answers, ended_well
+from model.vllm_output import Answers, ended_well, kv_usage
 from model.vllm_settings import (
     NOT_INSTALLED,
     QUIET,
@@ -159,6 +159,7 @@ class VllmEngine:
             running=self._running,
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
+            kv_usage=kv_usage(self._engine) if self._engine is not None else 0.0,
         )
 
     def made(self, id: str) -> int:

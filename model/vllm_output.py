@@ -14,6 +14,7 @@ from model.engine import GIVEN_UP, Completion, EngineRequest, RequestFailed
 if TYPE_CHECKING:
     from vllm.logprobs import Logprob
     from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.v1.engine.async_llm import AsyncLLM
 
 
 def ended_well(reason: str | None) -> str:
@@ -81,6 +82,22 @@ class Answers:
             logprobs=first.logprobs,
             others=tuple(others),
         )
+
+
+def kv_usage(engine: AsyncLLM) -> float:
+    """About how much of the KV cache what was given to vLLM takes, 0 to 1.
+
+    Counted from the tokens of each request, as vLLM's own figure comes only with its statistics,
+    which are off: a beginning that several share counts for each.
+    """
+    cache = engine.vllm_config.cache_config
+    if not cache.num_gpu_blocks or not cache.block_size:
+        return 0.0
+    blocks = 0
+    for state in engine.output_processor.request_states.values():
+        made = len(state.detokenizer.output_token_ids) if state.detokenizer else 0
+        blocks += -(-(state.prompt_len + made) // cache.block_size)
+    return min(1.0, blocks / cache.num_gpu_blocks)
 
 
 def _logprob(token: int, place: dict[int, Logprob] | None, likely: int) -> TokenLogprob:

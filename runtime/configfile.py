@@ -24,6 +24,10 @@ NOT_YAML = (
 that is not of the type its tag names, such as `!!timestamp x`.
 """
 NAME_CHARS_SHOWN = 40
+DEPTH_MAX = 100
+"""Of sections and lists in each other. The loader in C takes stack for each, and dies of many."""
+# The loader in C is there where PyYAML was built with it; the stubs leave its results open.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Place(NamedTuple):
@@ -61,6 +65,8 @@ def read_file(path: Path) -> ConfigFile:
     except OSError as error:
         raise ConfigError(f"configuration file {path}: {error.strerror}") from None
     try:
+        if (deep := too_deep(data)) is not None:
+            raise fault(path, deep, f"nested more than {DEPTH_MAX} deep")
         root = _compose(data)
         tree = msgspec.yaml.decode(data)
     except NOT_YAML as error:
@@ -86,10 +92,25 @@ def fault(path: Path, place: Place | None, message: str, at: str | None = None) 
     return ConfigError(f"{where}: {message}", at=at, line=place.line, column=place.column)
 
 
+def too_deep(data: bytes) -> Place | None:
+    """Where `data` is nested deeper than it may be, before anything reads it that recurses.
+
+    Raises one of NOT_YAML.
+    """
+    depth = 0
+    events = cast("Iterator[yaml.Event]", yaml.parse(data, Loader=_LOADER))  # pyright: ignore[reportUnknownMemberType]
+    for event in events:
+        if isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEPTH_MAX:
+                return Place(event.start_mark.line + 1, event.start_mark.column + 1)
+    return None
+
+
 def _compose(data: bytes) -> yaml.Node | None:
-    # The loader in C is there where PyYAML was built with it; its stubs leave the result open.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return cast("yaml.Node | None", yaml.compose(data, Loader=loader))  # pyright: ignore[reportUnknownMemberType]
+    return cast("yaml.Node | None", yaml.compose(data, Loader=_LOADER))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _walk(path: Path, root: yaml.Node | None) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:

@@ -17,7 +17,15 @@ import msgspec
 from autoglm.errors import ConfigError
 from autoglm.text import one_line
 from runtime.config import Config
-from runtime.configfile import NAME_CHARS_SHOWN, NOT_YAML, ConfigFile, fault, read_file
+from runtime.configfile import (
+    DEPTH_MAX,
+    NAME_CHARS_SHOWN,
+    NOT_YAML,
+    ConfigFile,
+    fault,
+    read_file,
+    too_deep,
+)
 from runtime.duration import decode_duration
 from runtime.priorityconfig import Share, check_rules, rule_sections, with_shares, written_out
 from runtime.queueconfig import QueueConfig, TenantConfig, sections, with_built_in
@@ -142,6 +150,8 @@ def _with(tree: Mapping[str, Any], setting: str) -> tuple[dict[str, Any], str, o
     except UnicodeEncodeError:  # it comes from a command line that is not UTF-8
         raise ConfigError(f"--set {setting!a}: not valid Unicode") from None
     try:
+        if too_deep(data) is not None:
+            raise ConfigError(f"--set {path.strip()}: nested more than {DEPTH_MAX} deep")
         value = msgspec.yaml.decode(data)
     except NOT_YAML:
         value = text

@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 import msgspec
 
 from autoglm.errors import ConfigError
-from autoglm.spec import FACTORS_MAX, NAME_CHARS_MAX, NUMBER_MAX
+from autoglm.spec import FACTORS_MAX, NAME_CHARS_MAX, NUMBER_MAX, control_in
 from autoglm.text import one_line
 from autoglm.types import PRIORITY_LEAST_URGENT, PRIORITY_MOST_URGENT
 from runtime.configdoc import doc
@@ -139,6 +139,8 @@ _CONDITIONS = tuple(field for field in Condition.__struct_fields__ if field != "
 def _check_name(path: str, name: str) -> None:
     if not 0 < len(name) <= NAME_CHARS_MAX:
         raise ConfigError(f"{path}: a name has from 1 to {NAME_CHARS_MAX} characters", at=path)
+    if control_in(name) is not None:
+        raise ConfigError(f"{path}: a name holds no control character", at=path)
 
 
 def _check_queue(path: str, queue: str | None, queues: Collection[str]) -> None:

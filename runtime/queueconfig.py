@@ -10,7 +10,7 @@ import msgspec
 
 from autoglm.degrade import Degrade
 from autoglm.errors import ConfigError, InvalidRequest
-from autoglm.spec import NAME_CHARS_MAX
+from autoglm.spec import NAME_CHARS_MAX, control_in
 from autoglm.text import one_line
 from runtime.configdoc import doc
 from runtime.duration import Duration
@@ -94,6 +94,8 @@ def with_built_in(queues: Mapping[str, QueueConfig]) -> dict[str, QueueConfig]:
         at = f"queues.{one_line(name, 40)}"
         if not 0 < len(name) <= NAME_CHARS_MAX:
             raise ConfigError(f"{at}: a name has from 1 to {NAME_CHARS_MAX} characters", at=at)
+        if control_in(name) is not None:
+            raise ConfigError(f"{at}: a name holds no control character", at=at)
         if queue.degrade == "default" and queue.default_text is None:
             raise ConfigError(
                 f"{at}.default_text is missing: degrade is default", at=f"{at}.degrade"

@@ -41,7 +41,7 @@ def test_a_bound_connection_makes_every_task_its_tenants() -> None:
     ("queue", "said"),
     [
         ("bakground", "no queue 'bakground'; did you mean background?"),
-        ("x\n", "no queue 'x'; there are: core, normal, background"),
+        ("x\u2028", "no queue 'x'; there are: core, normal, background"),
     ],
 )
 def test_a_queue_that_nobody_made_is_refused_with_the_nearest_one(queue: str, said: str) -> None:
@@ -105,6 +105,15 @@ def test_a_bad_line_becomes_a_failed_one() -> None:
     assert (checked.line, checked.custom_id, checked.task) == (7, "custom", None)
     assert checked.error is not None
     assert checked.error.code == "invalid_request"
+
+
+@pytest.mark.parametrize("field", ["tenant", "key", "kind"])
+def test_a_name_with_a_nul_makes_a_bad_line_whatever_the_client_let_through(field: str) -> None:
+    task = msgspec.structs.replace(spec(), **{field: "a\0b"})
+    (checked,) = check_lines([JobLine(7, task=task)], None, QUEUES)
+    assert checked.task is None
+    assert checked.error is not None
+    assert checked.error.message.startswith(f"{field}: a name holds no control character")
 
 
 def test_a_line_that_failed_before_stays_as_it_is() -> None:

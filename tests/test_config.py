@@ -88,6 +88,7 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
         ("queues.x.degrade=often", "queues.x.degrade: invalid"),
         ("queues.normal.degrade=default", "queues.normal.default_text is missing"),
         ("queues={'': {}}", "a name has from 1 to 200 characters"),
+        ('queues={"a\\nb": {}}', "a name holds no control character"),
         ("scheduler.policy=best", "scheduler.policy: invalid"),
         ("priority_rules=1", "priority_rules: expected"),
         ("priority_rules.pay=12", "priority_rules.pay.priority: expected"),
@@ -102,6 +103,7 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
         ("priority_rules.pay.queue=croe", "priority_rules.pay.queue: no queue croe"),
         ("priority_rules.core.share=3", "set queues.core.weight"),
         ("priority_rules={'': 1}", "a name has from 1 to 200 characters"),
+        ('priority_rules={"a\\nb": 1}', "a name holds no control character"),
         ("priority_conditions=1", "priority_conditions: expected"),
         ("priority_conditions=[1]", "priority_conditions[0]: expected a section"),
         (
@@ -118,6 +120,7 @@ def test_what_has_ended_is_kept_for_ever_or_for_a_time_in_words() -> None:
         ("priority_factors.a=0", "priority_factors"),
         ("priority_factors.a=.nan", "priority_factors"),
         ("priority_factors={'': 1}", "a name has from 1 to 200 characters"),
+        ("queues=" + "[" * 100_000, "--set queues: nested more than 100 deep"),
     ],
 )
 def test_a_wrong_setting_is_named(setting: str, said: str) -> None:

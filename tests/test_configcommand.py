@@ -115,6 +115,8 @@ def test_one_section_can_be_shown_alone(tmp_path: Path, capsys: pytest.CaptureFi
             *((4, 5), "priority_conditions[1].priority is missing"),
         ),
         ("a: &a\n  b: *a\n", (1, 1), "unknown key a"),
+        ("queues: " + "[" * 100_000, (1, 108), "nested more than 100 deep"),
+        ("\n" + "- " * 20_000, (2, 201), "nested more than 100 deep"),
     ],
 )
 def test_a_fault_is_found_where_it_stands(

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import asyncio
+import socket as socketlib
+import tempfile
+from pathlib import Path
+
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from autoglm import wire
-from autoglm.connection import connect
+from autoglm.connection import Connection, connect
 from autoglm.errors import ProtocolError, ServerBusy, ServerUnavailable
 from autoglm.types import Answer, Task, TaskState
 from tests.scripted import HangUp, scripted
@@ -133,3 +140,34 @@ async def test_another_version_of_the_protocol_is_refused() -> None:
             with pytest.raises(ProtocolError, match="another version"):
                 await connect(path, None, group)
             group.cancel_scope.cancel()
+
+
+async def test_an_end_that_both_directions_see_is_no_complaint_of_the_event_loop() -> None:
+    """A server that dies while much is sent: nothing may come on stderr, whatever the moment."""
+    complaints: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+    for _ in range(20):
+        with socketlib.socket(socketlib.AF_UNIX) as listener, tempfile.TemporaryDirectory() as name:
+            listener.bind(f"{name}/s")
+            listener.listen()
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.to_thread.run_sync, greet_and_die, listener)
+                connection = await connect(Path(name) / "s", None, group)
+                with pytest.raises(ServerUnavailable):
+                    await send_for_ever(connection)
+    assert complaints == []
+
+
+async def send_for_ever(connection: Connection) -> None:
+    while True:
+        await connection.open(wire.Get(0, "a" * 1000))
+        await anyio.lowlevel.checkpoint()
+
+
+def greet_and_die(listener: socketlib.socket) -> None:
+    stream, _ = listener.accept()
+    with stream:
+        stream.recv(100)
+        stream.sendall(wire.encode_frame(wire.Welcome(1)))
+        stream.recv(65536)

@@ -18,6 +18,8 @@ from autoglm.exporting import COLUMNS, _csv_line  # pyright: ignore[reportPrivat
 from autoglm.ids import Ids
 from autoglm.shortids import expand
 from autoglm.types import ErrorInfo, Message, Output, Task, TaskState, Usage
+from autoglm.wire.framing import encode_frame
+from model.host import ANSWER_BYTES_MAX
 from runtime.store import exporting
 from runtime.store.exporting import FetchExport, FetchIds
 from tests.scripted import scripted
@@ -55,7 +57,7 @@ async def test_every_task_comes_once_oldest_first_with_what_it_asks_and_its_answ
 async def test_a_page_ends_where_its_texts_grow_too_long(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "PAGE_CHARS_MAX", 300)
+    monkeypatch.setattr(exporting, "PAGE_BYTES_MAX", 300)
     await bench.insert(*(spec(f"t{n}", prompt="x" * 80) for n in range(9)))
     await bench.insert(spec("huge", prompt="x" * 1000))
     ids, pages = await export(bench)
@@ -63,6 +65,24 @@ async def test_a_page_ends_where_its_texts_grow_too_long(
     assert pages > 2
     page, _ = await bench.store.query(FetchExport(None, wire.ExportTasks(0, after=9)))
     assert page[0].content is None
+
+
+async def test_a_task_that_is_as_long_as_it_can_be_is_exported(bench: Bench) -> None:
+    await bench.insert(
+        spec("prompt", prompt="\N{GRINNING FACE}" * 2_500_000),
+        spec("both", prompt="\N{GRINNING FACE}" * 2_000_000),
+    )
+    await bench.claim(1)
+    await bench.claim(2)
+    longest = "\N{GRINNING FACE}" * (ANSWER_BYTES_MAX // 4)
+    await bench.record(success(1, text=longest), success(2, text=longest))
+    after: int | None = 0
+    contents: list[bool] = []
+    while after is not None:
+        page, after = await bench.store.query(FetchExport(None, wire.ExportTasks(0, after=after)))
+        encode_frame(wire.ExportPage(1, page, after))  # raises for what is too long
+        contents += [each.content is not None for each in page]
+    assert contents == [False, True]
 
 
 async def test_only_what_fits_comes_however_little_that_is(

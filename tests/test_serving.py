@@ -198,5 +198,7 @@ def test_who_waits_too_long_closes_the_queues_below_it_for_a_while() -> None:
     assert closed["background"].retry_after == 3.0
     desk.queues.overflowed("core", 5.0)
     assert desk.queues.closed().keys() == {"normal", "background"}
+    desk.queues.changed({}, {"core": PausedQueue("core", None)})
+    assert desk.queues.closed().keys() == {"background"}, "what is paused closes nobody"
     desk.clock.now += 5
     assert not desk.queues.closed()

@@ -282,3 +282,31 @@ async def test_without_delays_an_answer_takes_no_turn_of_the_loop() -> None:
     with pytest.raises(StopIteration) as ended:
         generation.send(None)
     assert ended.value.value.completion_tokens == 2000
+
+
+@pytest.mark.parametrize(
+    ("sampling", "text", "tokens"),
+    [
+        ({"stop": ("goes",)}, " so it ", 4),
+        ({"stop": ("on word", "s o")}, " so it goe", 5),
+        ({"stop": (" so", "it")}, "", 2),
+        ({"stop": ("2cf2",)}, None, 1),
+        ({"stop": ("so",), "min_tokens": 3}, " so it goes on word by word and ", 10),
+        ({"stop": ("nowhere",)}, " so it goes on word by word and so it goes on word by word", 16),
+        ({"stop": ("goes",), "max_tokens": 3}, " so it", 3),
+        ({"stop": ("goes",), "max_tokens": 4, "logprobs": 1, "n": 2}, " so it ", 4),
+    ],
+)
+async def test_an_answer_ends_before_its_first_stop_string(
+    sampling: dict[str, Any], text: str | None, tokens: int
+) -> None:
+    request = EngineRequest("t", 1, prompt="hello", sampling=Sampling(**sampling))
+    pieces: list[str] = []
+    clock = JumpingClock()
+    made = await clock.run(engine(clock).generate(request, pieces.append))
+    assert made.text == "".join(pieces) == ("" if text is None else f"2cf24dba5fb0a30e{text}")
+    assert "" not in pieces
+    assert made.completion_tokens == tokens * (request.sampling.n or 1)
+    assert made.finish_reason == ("length" if tokens == 3 else "stop")
+    for choice in made.others:
+        assert (choice.text, choice.finish_reason) == (made.text, "stop")

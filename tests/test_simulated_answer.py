@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from datetime import date, datetime
+from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -11,7 +13,14 @@ import pytest
 from autoglm.formats import format_of
 from autoglm.types import Message, Sampling
 from model.engine import EngineRequest, RequestFailed
-from model.simulated_answer import Json, answer_to
+from model.simulated_answer import Pieces, answer_to
+
+DEFINED = {
+    f"d{n}": {"type": "array", "prefixItems": [{"$ref": f"#/$defs/d{n + 1}"}] * 20}
+    for n in range(12)
+}
+WIDE = json.dumps({"$ref": "#/$defs/d0", "$defs": DEFINED | {"d12": True}})
+"""20**12 values."""
 
 
 class Inner(msgspec.Struct):
@@ -32,7 +41,7 @@ def asked(schema: str) -> EngineRequest:
 
 def said(schema: str) -> str:
     answer = answer_to(asked(schema))
-    assert isinstance(answer, Json)
+    assert isinstance(answer, Pieces)
     assert answer.text(answer.tokens) == "".join(map(answer.token, range(answer.tokens)))
     return answer.text(answer.tokens)
 
@@ -51,6 +60,10 @@ def said(schema: str) -> str:
         {"anyOf": [{"type": "null"}, {"type": "string"}]},
         {"type": ["string", "null"]},
         {"type": "object", "required": ["x"]},
+        date,
+        Annotated[datetime, msgspec.Meta(tz=True)],
+        UUID,
+        {"type": "string", "format": "email", "maxLength": 4},
         {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}]},
         {},
     ],
@@ -74,6 +87,29 @@ def test_texts_hold_the_digest_of_the_prompt() -> None:
         '{"$ref": "#/$defs/missing"}',
         '{"$ref": "#"}',
         '{"type": "object", "required": ["x"], "properties": {"x": false}}',
+        '{"type": "string", "minLength": 3000000000}',
+        '{"type": "array", "minItems": 3000000000}',
+        '{"type": "array", "minItems": 99999, "items": {"const": "xxxxxxxx"}}',
+        WIDE,
+        '{"type": []}',
+        '{"type": {}}',
+        '{"enum": 5}',
+        '{"anyOf": {}, "oneOf": {"a": 1}}',
+        '{"minLength": "a"}',
+        '{"maxLength": "a"}',
+        '{"properties": 5}',
+        '{"type": "object", "required": 5}',
+        '{"type": "object", "required": [[1]]}',
+        '{"type": "object", "required": [5]}',
+        '{"type": "array", "prefixItems": 5}',
+        '{"type": "array", "minItems": 1.5}',
+        '{"type": "integer", "minimum": "a"}',
+        '{"type": "integer", "exclusiveMaximum": []}',
+        '{"type": "string", "format": []}',
+        "5",
+        "{",
+        "[" * 100_000,
+        '{"$ref": 5}',
     ],
 )
 def test_a_schema_that_can_t_be_followed_fails_for_good(schema: str) -> None:

@@ -240,27 +240,6 @@ async def test_what_waits_in_a_queue_that_is_drained_is_claimed(bench: Bench) ->
     assert [task.id for task in await bench.claim(1)] == ["a"]
 
 
-async def test_who_waits_too_long_goes_on_waiting_and_is_told_of_for_as_long(bench: Bench) -> None:
-    await bench.rules(Overflow("core", WAIT_MS, "refuse_lower"))
-    await bench.insert("a", "b", queue="core")
-    late = NOW + WAIT_MS
-    await bench.due(late)
-    assert bench.effects.overflowed.keys() == {"core"}
-    assert bench.wake_at(1) is None, "one of them is looked at again"
-    again = bench.wake_at(2)
-    assert again is not None
-    assert late + WAIT_MS < again < bench.effects.overflowed["core"]
-    await bench.claim(1, now=late)
-    await bench.due(again)
-    assert bench.effects.overflowed.keys() == {"core"}
-    last = bench.wake_at(2)
-    await bench.claim(2, now=again)
-    assert last is not None
-    await bench.due(last)
-    assert not bench.effects.overflowed, "nobody waits any more"
-    assert await bench.states("a", "b") == ["running", "running"]
-
-
 async def test_nothing_of_a_paused_queue_is_claimed(bench: Bench) -> None:
     await bench.insert("a", queue="core")
     await bench.insert("b")

@@ -234,33 +234,13 @@ async def test_a_cancelled_request_is_aborted_in_the_engine(engine: VllmEngine) 
         group.start_soon(cut_short)
         await begun.wait()
         assert engine.reading().running == 1
+        assert 0 < engine.reading().kv_usage < 1
         group.cancel_scope.cancel()
     made = engine.reading().completion_tokens
     await engine.generate(ask("Why?"), None)
     assert engine.reading().running == 0
+    assert engine.reading().kv_usage == 0
     assert engine.reading().completion_tokens < made + 2000
-
-
-@real_engine
-async def test_the_death_of_vllm_is_the_death_of_the_engine(engine: VllmEngine) -> None:
-    begun = anyio.Event()
-    deaths: list[EngineDead] = []
-
-    async def run_into_it() -> None:
-        try:
-            request = ask("Go on.", stream=True, max_tokens=None)
-            await engine.generate(request, lambda _: begun.set())
-        except EngineDead as death:
-            deaths.append(death)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(run_into_it)
-        await begun.wait()
-        for child in children():
-            os.kill(child, signal.SIGKILL)
-    assert len(deaths) == 1
-    with pytest.raises(EngineDead):
-        await engine.generate(ask("Why?"), None)
 
 
 def children() -> list[int]:
@@ -329,3 +309,26 @@ async def test_what_depends_on_the_tokens_so_far_begins_anew(engine: VllmEngine)
     begin = Partial((1, 2, 3))
     rest = await engine.generate(msgspec.structs.replace(request, continued=begin), None)
     assert (rest.text, rest.before) == (whole.text, 0)
+
+
+@real_engine
+async def test_the_death_of_vllm_is_the_death_of_the_engine(engine: VllmEngine) -> None:
+    """The last of this file: the engine that all share is gone."""
+    begun = anyio.Event()
+    deaths: list[EngineDead] = []
+
+    async def run_into_it() -> None:
+        try:
+            request = ask("Go on.", stream=True, max_tokens=None)
+            await engine.generate(request, lambda _: begun.set())
+        except EngineDead as death:
+            deaths.append(death)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run_into_it)
+        await begun.wait()
+        for child in children():
+            os.kill(child, signal.SIGKILL)
+    assert len(deaths) == 1
+    with pytest.raises(EngineDead):
+        await engine.generate(ask("Why?"), None)

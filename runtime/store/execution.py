@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from autoglm.types import TaskState
@@ -27,15 +29,35 @@ class _Claimable(msgspec.Struct, array_like=True):
     continued: Partial | None
 
 
-_decode_claimable = msgspec.json.Decoder(list[_Claimable]).decode
+CLAIM_BYTES_MAX = 32 * 2**20
+"""Of what the tasks of a claim hold; the one that goes beyond it is the last. All of them come as
+one text, and SQLite makes none of a thousand million bytes.
+"""
+_decode_claimable = msgspec.json.Decoder(tuple[int, list[_Claimable]]).decode
 
 _SELECT_CLAIMABLE = """
-SELECT json_group_array(json_array(t.seq, t.id, t.attempt, t.failures, t.deaths,
+WITH RECURSIVE wanted (place, seq) AS MATERIALIZED (SELECT key, value FROM json_each(?)),
+upto (place, bytes) AS (
+    SELECT -1, 0
+    UNION ALL
+    SELECT wanted.place, upto.bytes + ifnull(length(CAST(p.body AS BLOB)), 0)
+                                    + ifnull(length(CAST(c.body AS BLOB)), 0)
+    FROM upto JOIN wanted ON wanted.place = upto.place + 1
+    LEFT JOIN payload p ON p.task = wanted.seq LEFT JOIN checkpoint c ON c.task = wanted.seq
+    WHERE upto.bytes < ?
+), fits (place) AS MATERIALIZED (SELECT max(place) FROM upto)
+SELECT json_array((SELECT place FROM fits),
+                  json_group_array(json_array(t.seq, t.id, t.attempt, t.failures, t.deaths,
                                    coalesce(t.inherited, t.priority), t.rank, t.stream,
-                                   t.last_event, t.queue, t.tenant, json(p.body), json(c.body)))
-FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value
+                                   t.last_event, t.queue, t.tenant, json(p.body), json(c.body))))
+FROM wanted CROSS JOIN task t ON t.seq = wanted.seq
 JOIN payload p ON p.task = t.seq LEFT JOIN checkpoint c ON c.task = t.seq
 WHERE t.state = 'pending' AND t.queue NOT IN (SELECT queue FROM queue_paused WHERE NOT draining)
+    AND wanted.place <= (SELECT place FROM fits)
+"""
+_LEFT_OUT = """
+SELECT queue, tenant, rank, t.seq, coalesce(inherited, priority)
+FROM json_each(?) wanted CROSS JOIN task t ON t.seq = wanted.value WHERE state = 'pending'
 """
 _CLAIM = """
 UPDATE task SET state = 'running', attempt = attempt + 1, owner = ?, started_at = ?,
@@ -45,7 +67,9 @@ FROM json_each(?) claimed WHERE seq = claimed.value AND state = 'pending'
 
 
 def claim_tasks(tx: Transaction, write: ClaimTasks) -> tuple[ClaimedTask, ...]:
-    rows = _decode_claimable(all_rows(tx.cx, _SELECT_CLAIMABLE, (json_numbers(write.seqs),)))
+    asked = (json_numbers(write.seqs), CLAIM_BYTES_MAX)
+    last, rows = _decode_claimable(all_rows(tx.cx, _SELECT_CLAIMABLE, asked))
+    _leave_out(tx, write.seqs[last + 1 :])
     if not rows:
         return ()
     claimed: list[ClaimedTask] = []
@@ -64,6 +88,15 @@ def claim_tasks(tx: Transaction, write: ClaimTasks) -> tuple[ClaimedTask, ...]:
     seqs = json_numbers(row.seq for row in rows)
     tx.cx.execute(_CLAIM, (write.owner, tx.now_ms, first, seqs))
     return tuple(claimed)
+
+
+def _leave_out(tx: Transaction, seqs: Sequence[int]) -> None:
+    """These were to be claimed and did not fit: whoever asked took them for gone."""
+    if not seqs:
+        return
+    for queue, tenant, rank, seq, priority in tx.cx.execute(_LEFT_OUT, (json_numbers(seqs),)):
+        tx.still_ready(queue, tenant, rank, seq)
+        tx.urgent(seq, priority)
 
 
 def put_back(tx: Transaction, write: PutBack) -> tuple[tuple[int, int], ...]:

@@ -18,16 +18,19 @@ from runtime.store.rows import TASK_COLUMNS, TASK_WIDTH, marks, output_of, task_
 
 STRETCH = 10_000
 """Tasks that one page looks at."""
-PAGE_CHARS_MAX = 8 * 1024 * 1024
-"""Of prompts and answers in one page; a prompt that is longer by itself stays away."""
+PAGE_BYTES_MAX = 8 * 1024 * 1024
+"""Of prompts and answers in one page, unless it holds one task alone; a prompt that is longer by
+itself stays away, so that with the longest answer it fits a frame.
+"""
 RECENT = 100_000
 """Among so many of the newest tasks the end of an id is looked for: there is no index of ends."""
 FOUND_MAX = 5
 
 _decode = msgspec.json.Decoder(Content).decode
 _ROW = (
-    f"{TASK_COLUMNS}, t.seq, length(p.body), r.text, r.finish_reason, r.prompt_tokens,"
-    " r.completion_tokens, r.cached_tokens, r.more"
+    f"{TASK_COLUMNS}, t.seq, length(CAST(p.body AS BLOB)),"
+    " coalesce(length(CAST(r.text AS BLOB)), 0) + coalesce(length(CAST(r.more AS BLOB)), 0),"
+    " r.text, r.finish_reason, r.prompt_tokens, r.completion_tokens, r.cached_tokens, r.more"
 )
 
 
@@ -81,17 +84,15 @@ def fetch_export(
         (*values, end, wanted.limit),
     )
     found: list[Exported] = []
-    chars, last = 0, after
+    size, last = 0, after
     for row in rows:
         task = task_of(row)
-        seq, body_chars, text, finish_reason, *usage, more = row[TASK_WIDTH:]
-        chars += (
-            (body_chars if body_chars <= PAGE_CHARS_MAX else 0) + len(text or "") + len(more or "")
-        )
-        if found and chars > PAGE_CHARS_MAX:
+        seq, asks, says, text, finish_reason, *usage, more = row[TASK_WIDTH:]
+        size += says + (asks if asks <= PAGE_BYTES_MAX else 0)
+        if found and size > PAGE_BYTES_MAX:
             return tuple(found), last
         content = None
-        if body_chars <= PAGE_CHARS_MAX:
+        if asks <= PAGE_BYTES_MAX:
             (body,) = cx.execute("SELECT body FROM payload WHERE task = ?", (seq,)).fetchone()
             content = _decode(body)
         output = None

@@ -23,6 +23,16 @@ OVERFLOW = "queue_wait"
 """The code of the error that says so."""
 
 
+OLDEST = 64
+"""Tasks of a queue among which the next to be watched is looked for."""
+_LATE = """
+SELECT t.rank, t.seq FROM (
+    SELECT seq FROM task WHERE state = 'pending' AND queue = ? ORDER BY seq LIMIT ?
+) oldest CROSS JOIN task t ON t.seq = oldest.seq LEFT JOIN event e ON e.seq = t.last_event
+WHERE t.wake_at IS t.expires_at AND coalesce(e.at, 0) <= ? ORDER BY t.seq LIMIT 1
+"""
+
+
 class Overflow(msgspec.Struct, frozen=True, array_like=True):
     """A row of `overflow`."""
 
@@ -63,7 +73,7 @@ def put_aside(tx: Transaction, seq: int, attempt: int, last_event: int, rule: Ov
 
 def keep_watch(tx: Transaction, queue: str, key: Key) -> None:
     """Tasks up to `key` have waited longer than `queue` lets them, and go on waiting: others are
-    refused for as long.
+    refused for as long, unless `queue` is paused: then nobody's work would let them run.
 
     The one that is served last of them is looked at again, on a full second, so that those of many
     moments become one: whatever the queue holds, it is a few rows a second.
@@ -75,4 +85,22 @@ def keep_watch(tx: Transaction, queue: str, key: Key) -> None:
         "UPDATE task SET wake_at = min(coalesce(expires_at, ?), ?) WHERE seq = ?",
         (again, again, key[1]),
     )
-    tx.effects.overflowed[queue] = again + WATCH_MS
+    tx.watch(queue, key[1])
+    tx.due(again)
+    held = "SELECT 1 FROM queue_paused WHERE queue = ? AND NOT draining"
+    if tx.cx.execute(held, (queue,)).fetchone() is None:
+        tx.effects.overflowed[queue] = again + WATCH_MS
+
+
+def pass_watch_on(tx: Transaction) -> None:
+    """Whoever was watched and is pending no longer is followed by the oldest that waits too long.
+
+    To be called when the transaction is finished: it goes by the events.
+    """
+    for queue in tuple(tx.unwatched):
+        rule = rule_of(tx, queue)
+        if rule is not None and rule.rule == "refuse_lower":
+            since = tx.now_ms - rule.max_wait_ms
+            key = tx.cx.execute(_LATE, (queue, OLDEST, since)).fetchone()
+            if key is not None:
+                keep_watch(tx, queue, key)

@@ -184,7 +184,7 @@ class Effects(msgspec.Struct):
     """What a commit changed, for those who must hear of it. Read only after the commit."""
 
     ready: dict[Lane, list[Key]] = {}
-    """What became pending."""
+    """What became pending, and what is pending still though it was to be claimed."""
     gone: dict[Lane, list[Key]] = {}
     """Keys under which a pending task was and is no longer; it may be under another of `ready`."""
     urgent: list[int] = []

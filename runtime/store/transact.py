@@ -41,6 +41,7 @@ from runtime.store import scheduleprotocol as sp
 from runtime.store import upkeepprotocol as up
 from runtime.store.faults import use_up
 from runtime.store.opening import unusable
+from runtime.store.overflow import pass_watch_on
 from runtime.store.transaction import Counters, Ranking, Transaction
 
 log = logging.getLogger("autoglm.store")
@@ -143,6 +144,7 @@ def _attempt(
             try:
                 results += _carry_out(tx, kind, together)
                 tx.finish()
+                pass_watch_on(tx)
             except AutoGLMError as refusal:
                 assert len(together) == 1, "one refusal for many writes"
                 results.append(refusal)  # raised before anything was changed

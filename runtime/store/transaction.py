@@ -15,7 +15,7 @@ import msgspec
 
 from autoglm.types import Message, Sampling, TaskSpec, TaskState, Usage
 from runtime.store.limits import WAITING
-from runtime.store.protocol import URGENT_PRIORITY, Answered, Effects, Left
+from runtime.store.protocol import URGENT_PRIORITY, Answered, Effects, Key, Lane, Left
 from runtime.store.rows import insert_rows, json_numbers
 from runtime.store.transitions import legal
 
@@ -82,6 +82,8 @@ class Counters:
         self.task = max(kept[0], _largest(cx, "SELECT max(seq) FROM task"))
         self.event = max(kept[1], _largest(cx, "SELECT max(seq) FROM event"))
         self.logical_ms = max(kept[2], _largest(cx, last))
+        self.watched: dict[str, int] = {}
+        """By queue, the task that says for all of them that they wait too long."""
 
 
 class Transaction:
@@ -100,10 +102,13 @@ class Transaction:
         """Tasks looked at because one that they wait for has ended."""
         self.hurried = 0
         """Tasks moved forward because an urgent one waits for them."""
+        self.unwatched: set[str] = set()
+        """Queues whose watched task is pending no longer."""
         self._counters = counters
         counters.logical_ms = max(counters.logical_ms, now_ms)
         self._moves: dict[Step, list[tuple[int, int, int | None, int, int]]] = {}
         """Events by what changed: number, task, the one before, attempt, cost."""
+        self._still: dict[Lane, list[Key]] = {}
 
     @property
     def logical_ms(self) -> int:
@@ -147,13 +152,20 @@ class Transaction:
         self._counters.event += 1
         event = self._counters.event
         moves.append((event, seq, prev, attempt, usage.total_tokens))
-        if before is TaskState.RUNNING:
+        if before is TaskState.PENDING:
+            watched = self._counters.watched.items()
+            self.unwatched.update(queue for queue, each in watched if each == seq)
+        elif before is TaskState.RUNNING:
             self.effects.left.append(Left(seq, usage))
         return event
 
     def ready(self, queue: str, tenant: str, rank: int, seq: int) -> None:
         """Note that a task has become pending."""
         self.effects.ready.setdefault((queue, tenant), []).append((rank, seq))
+
+    def still_ready(self, queue: str, tenant: str, rank: int, seq: int) -> None:
+        """Note that a task is pending, as it was: its wait goes on."""
+        self._still.setdefault((queue, tenant), []).append((rank, seq))
 
     def gone(self, queue: str, tenant: str, rank: int, seq: int) -> None:
         """Note that a pending task is no longer at this rank."""
@@ -163,6 +175,11 @@ class Transaction:
         """Note that what has become pending just now, or more urgent, is urgent if it is."""
         if priority <= URGENT_PRIORITY:
             self.effects.urgent.append(seq)
+
+    def watch(self, queue: str, seq: int) -> None:
+        """Note who is watched from now on."""
+        self._counters.watched[queue] = seq
+        self.unwatched.discard(queue)
 
     def not_ready(self, seqs: Collection[int]) -> None:
         """Note that these ended before anybody heard that they were pending."""
@@ -174,7 +191,7 @@ class Transaction:
 
     def forget(self) -> None:
         """All rows of this were rolled back: nothing has changed, and nobody is to be told."""
-        self.effects, self._moves = Effects(), {}
+        self.effects, self._moves, self._still = Effects(), {}, {}
         self.told = self.hurried = self.copied_chars = 0
 
     def due(self, at_ms: int | None) -> None:
@@ -197,7 +214,9 @@ class Transaction:
         self._count()
         self._count_waiting()
         self._begin_waits()
-        self._moves = {}
+        for lane, keys in self._still.items():
+            self.effects.ready.setdefault(lane, []).extend(keys)
+        self._moves, self._still = {}, {}
 
     def _begin_waits(self) -> None:
         """Note when the wait of what has become pending is over, where its queue has an end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +160,28 @@ def test_code_that_others_could_have_written_is_not_run(
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "can be written by others" in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_link_in_the_place_of_the_lock_is_not_followed(
+    archive: Path, home: Path, shared: bool
+) -> None:
+    run(archive, "--version")
+    [site] = unpacked(home)
+    shutil.rmtree(site)
+    precious = home / "precious"
+    precious.write_text("data")
+    lock = site.with_name(f"{site.name}.lock")
+    lock.unlink()
+    lock.symlink_to(precious)
+    if shared:
+        site.parent.chmod(0o777)
+    refused = run(archive, "--version")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert ("can be written by others" if shared else "can't unpack into") in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert precious.read_text() == "data"
+    assert unpacked(home) == []
 
 
 def test_a_cache_that_can_not_be_written_is_said_in_one_line(
