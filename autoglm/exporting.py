@@ -6,8 +6,6 @@ A page at a time, so memory is flat however many there are. A file appears whole
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +22,7 @@ from autoglm.errors import AutoGLMError, UsageError
 from autoglm.ids import Ids
 from autoglm.paths import places
 from autoglm.session import Session
+from autoglm.table import csv_line
 from autoglm.text import one_line, printable
 from autoglm.types import Output, Task, TaskState, to_json
 
@@ -179,9 +178,7 @@ def _harmless(cell: object) -> object:
 
 
 def _row(cells: tuple[object, ...]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode()
+    return csv_line(cells).encode()
 
 
 def _prompt(content: Content | None) -> str | None:

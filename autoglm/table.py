@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Iterator, Mapping
+import io
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,14 @@ CSV_SUFFIXES = (".csv", ".tsv")
 BEYOND_CHARS = 200
 """Of the cells that no column is for, in the error that keeps them."""
 _encode = msgspec.json.Encoder().encode
+
+
+def csv_line(cells: Iterable[object], delimiter: str = ",") -> str:
+    """A record as one that ends in LF; what a reader could take for an end of line is quoted."""
+    text = io.StringIO()
+    # Of CR and LF the writer of some versions quotes only those that its own line ends hold.
+    csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
+    return f"{text.getvalue()[:-2]}\n"
 
 
 class Row(msgspec.Struct, frozen=True):

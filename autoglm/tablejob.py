@@ -11,7 +11,6 @@ to agree with it, and an OUT that holds something else is left alone.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from autoglm.inputfile import InputFile, Survey, open_input
 from autoglm.jsonline import BadLine
 from autoglm.resultfile import ResultFile, why_none
 from autoglm.spec import TaskOptions, task_spec
-from autoglm.table import CSV_SUFFIXES, Row, Table
+from autoglm.table import CSV_SUFFIXES, Row, Table, csv_line
 from autoglm.template import Template, no_column
 from autoglm.text import one_line
 from autoglm.types import ErrorInfo, TaskSpec
@@ -186,10 +185,9 @@ class TableResults:
 
     def record(self, _job: str, lines: Sequence[JobLineEnded], _model: str) -> None:
         """Add rows, in order. Raises AutoGLMError when the disk is full."""
-        text = io.StringIO()
-        writer = csv.writer(text, delimiter=self._delimiter, lineterminator="\n")
+        text: list[str] = []
         if self._headless:
-            writer.writerow([*self._table.columns, *self._added])
+            text.append(csv_line((*self._table.columns, *self._added), self._delimiter))
             self._headless = False
         for ended in lines:
             row = next(self._rows, None)
@@ -201,14 +199,14 @@ class TableResults:
             answer = result.text if result else None
             if self._as_csv:
                 error = f"{why.code}: {why.message}" if why else ""
-                writer.writerow([*row.cells, answer or "", finish or "", error])
+                cells = (*row.cells, answer or "", finish or "", error)
+                text.append(csv_line(cells, self._delimiter))
             else:
                 error = {"code": why.code, "message": why.message} if why else None
                 added = dict(zip(self._added, (answer, finish, error), strict=True))
-                json.dump({**row.fields, **added}, text, ensure_ascii=False)
-                text.write("\n")
+                text.append(json.dumps({**row.fields, **added}, ensure_ascii=False) + "\n")
             self._count(failed=why is not None)
-        self._file.write([text.getvalue().encode()])
+        self._file.write(["".join(text).encode()])
 
     def finish(self) -> None:
         """Make durable what was written."""

@@ -155,11 +155,11 @@ def test_cells_are_as_they_were_unless_they_are_for_a_spreadsheet() -> None:
     task = Task("id", TaskState.DEAD, key="@key", created_at=1000, error=ErrorInfo("a", "-b"))
     text = '=1+1\x1b[31m "q",\n'
     found = wire.Exported(
-        task, Content((Message("user", "\t+x"),)), Output(text, "stop", Usage(1, 2))
+        task, Content((Message("user", "\t+x\ry"),)), Output(text, "stop", Usage(1, 2))
     )
     plain = cells(found, guarded=False)
-    assert (plain["answer"], plain["prompt"], plain["key"]) == (text, "\t+x", "@key")
+    assert (plain["answer"], plain["prompt"], plain["key"]) == (text, "\t+x\ry", "@key")
     assert (plain["created_at"], plain["finished_at"]) == ("1970-01-01T00:00:01.000+00:00", "")
     safe = cells(found, guarded=True)
-    assert (safe["answer"], safe["prompt"]) == ('\'=1+1 "q",\n', "'\t+x")
+    assert (safe["answer"], safe["prompt"]) == ('\'=1+1 "q",\n', "'\t+xy")
     assert (safe["key"], safe["error_message"], safe["prompt_tokens"]) == ("'@key", "'-b", "1")

@@ -14,7 +14,7 @@ from autoglm.job import JobOptions, run_job
 from autoglm.spec import TaskOptions
 from autoglm.table import Table
 from autoglm.tablejob import TableInput
-from autoglm.types import ErrorInfo
+from autoglm.types import Answer, ErrorInfo, Output, Task, TaskState, Usage
 from tests.scripted import scripted
 from tests.test_run_job import FakeServer, ended, run
 
@@ -101,6 +101,32 @@ async def test_a_job_cut_off_anywhere_ends_as_if_it_had_not_been(
     job.output.write_bytes(whole[:100] + b"\0" * 50 + b"\n")
     await run(job, Rows(resumed=True))
     assert job.output.read_bytes() == whole
+
+
+async def test_a_carriage_return_in_a_cell_or_an_answer_makes_no_row(tmp_path: Path) -> None:
+    class Returns(Rows):
+        def _reply(self, request: wire.Request) -> list[wire.Reply]:
+            if not isinstance(request, wire.GetJobLines):
+                return super()._reply(request)
+            answer = Answer(Task("id", TaskState.SUCCEEDED), Output("a\rb", "stop", Usage(1, 1)))
+            after = [line for line in sorted(self.lines) if line > request.after]
+            found = [wire.JobLineEnded(line, line, answer=answer) for line in after]
+            return [wire.JobLines(request.rid, tuple(found), self.sealed)]
+
+    job = options(table(tmp_path, 'n;text\n"1\r2";x\n3;"y\r\nz"\n'), "out.csv")
+    await run(job, Returns())
+    whole = job.output.read_bytes()
+    assert rows_of(job.output)[1:] == [
+        ["1\r2", "x", "a\rb", "stop", ""],
+        ["3", "y\r\nz", "a\rb", "stop", ""],
+    ]
+    for size in range(0, len(whole), 3):
+        job.output.write_bytes(whole[:size])
+        await run(job, Returns(resumed=True))
+        assert job.output.read_bytes() == whole
+    server = Returns(resumed=True)
+    await run(job, server)
+    assert {each.after for each in server.requests if isinstance(each, wire.GetJobLines)} == {2}
 
 
 @pytest.mark.parametrize("output", ["out.csv", "out.jsonl"])
