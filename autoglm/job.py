@@ -98,12 +98,12 @@ async def run_job(
     with source.results(options.output.absolute(), ordered=options.ordered) as results:
         async with Session(socket, None, patience) as session:
             _check_server(options, session.server, socket)
+            if options.fresh:  # before the new job is there, whose answers the old would pass for
+                results.clear()
             opened = await session.call(
                 _opening(options, source, surveyed, session.server), wire.JobOpened
             )
-            if options.fresh:
-                results.clear()
-            elif not opened.resumed:
+            if not opened.resumed:
                 results.begin()
             done = results.take_up(opened.job, surveyed.blank)
             progress = Progress(opened.job, surveyed.tasks, resumed=opened.resumed)

@@ -152,11 +152,13 @@ class ResultFile:
             end += len(line)
             yield number, end
 
-    def cut(self, size: int) -> None:
-        """Drop what lies behind byte `size`; the next write goes there."""
+    def cut(self, size: int, *, durable: bool = False) -> None:
+        """Drop what lies behind byte `size`, if `durable` beyond a power cut; go on there."""
         if self._file is not None:
             self._file.seek(size)
             self._file.truncate()
+            if durable:
+                os.fsync(self._file)
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Append lines: all of them are with the system when this returns."""
@@ -212,7 +214,7 @@ class Results:
 
     def clear(self) -> None:
         """Begin anew."""
-        self._answers.cut(0)
+        self._answers.cut(0, durable=True)
         self._errors.close()
         self._errors.path.unlink(missing_ok=True)
 

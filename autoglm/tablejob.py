@@ -154,7 +154,7 @@ class TableResults:
 
     def clear(self) -> None:
         """Begin anew."""
-        self._file.cut(0)
+        self._file.cut(0, durable=True)
 
     def begin(self) -> None:
         """Of a new job nothing can be there yet. Raises Conflict."""

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from autoglm import wire
@@ -140,6 +141,24 @@ async def test_an_output_of_something_else_is_left_alone(
     job.output.write_bytes(other)
     assert "stays as it is" in await refusal(job, Rows(resumed=resumed))
     assert job.output.read_bytes() == other
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.jsonl"])
+async def test_a_fresh_start_that_is_killed_leaves_no_old_answer_to_the_new_job(
+    tmp_path: Path, output: str
+) -> None:
+    job = options(table(tmp_path), output)
+    await run(job, Rows())
+    held: list[bytes] = []
+
+    class Watched(Rows):
+        def _reply(self, request: wire.Request) -> list[wire.Reply]:
+            if isinstance(request, wire.OpenJob):
+                held.append(job.output.read_bytes())
+            return super()._reply(request)
+
+    await run(msgspec.structs.replace(job, fresh=True), Watched())
+    assert held == [b""]
 
 
 async def test_a_table_without_rows_is_its_header(tmp_path: Path) -> None:
