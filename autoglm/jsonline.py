@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 from typing import Any, NoReturn, cast
 
 from autoglm.text import one_line
@@ -24,15 +25,16 @@ class BadLine(Exception):
         self.code = code
 
 
-def parse_object(line: bytes, *, first: bool = False) -> dict[str, Any]:
-    """The object on `line`; a byte order mark may precede the first line of a file.
+def parse_object(line: bytes, *, first: bool = False, finite: bool = False) -> dict[str, Any]:
+    """The object on `line`; a byte order mark may precede the first line of a file. With `finite`,
+    a number beyond a float's range is refused; without, it is infinite.
 
     Raises BadLine with code `too_long`, `not_json` or `duplicate_key`.
     """
     if len(line) > LINE_BYTES_MAX:
         raise BadLine("too_long", f"the line is longer than {LINE_BYTES_MAX} bytes")
     try:
-        value: object = _decoder.decode(_text(line, first=first))
+        value: object = (_finite_decoder if finite else _decoder).decode(_text(line, first=first))
     except json.JSONDecodeError as error:
         raise BadLine("not_json", f"{_lower(error.msg)} at character {error.pos + 1}") from None
     except RecursionError:
@@ -68,6 +70,14 @@ def _refuse_constant(name: str) -> NoReturn:
     raise BadLine("not_json", f"{name} is not JSON")
 
 
+def _finite(digits: str) -> float:
+    """JSON has no word for what a number beyond a float's range would be read as."""
+    value = float(digits)
+    if math.isinf(value):
+        raise BadLine("not_json", f"{one_line(digits, 40)} is too large a number")
+    return value
+
+
 def _refuse_lone_surrogates(value: object) -> None:
     """JSON's escapes can spell half a character, which no encoding can carry any further."""
     try:
@@ -81,3 +91,6 @@ def _lower(message: str) -> str:
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+_finite_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+)

@@ -121,7 +121,8 @@ class Table:
                 continue
             number += 1
             try:
-                yield Row(number, parse_object(line, first=line_number == 1))
+                # It is written back, and JSON has no word for infinity.
+                yield Row(number, parse_object(line, first=line_number == 1, finite=True))
             except BadLine as error:
                 yield Row(number, error=ErrorInfo(error.code, f"line {line_number}: {error}"))
 

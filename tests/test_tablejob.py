@@ -182,6 +182,15 @@ async def test_rows_of_jsonl_are_texts_or_json_and_a_bad_one_stops_nothing(tmp_p
     ]
 
 
+async def test_a_number_that_json_can_not_write_back_makes_a_bad_row(tmp_path: Path) -> None:
+    source = table(tmp_path, '{"n": 1, "text": "a", "x": [-1e400]}\n', "rows.jsonl")
+    server, job = Rows(), options(source, "out.jsonl")
+    await run(job, server)
+    said = "line 1: -1e400 is too large a number"
+    assert server.lines[1].error == ErrorInfo("not_json", said)
+    assert "Infinity" not in job.output.read_text()
+
+
 @pytest.mark.parametrize(
     ("text", "name", "output", "said"),
     [
