@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -66,6 +67,7 @@ class TableInput:
         """
         with open_input(self.path) as file:
             source, count = InputFile(file), 0
+            _refuse_taken(self.path, added_columns(self.answer), self.table.columns)
             for row in self.table.rows(source):
                 count += 1
                 _refuse_taken(self.path, added_columns(self.answer), row.fields)
@@ -106,6 +108,13 @@ class TableInput:
             raise UsageError("--as-completed: rows of a table come back in their order")
         if as_csv and not self.table.is_csv:
             raise UsageError(f"{one_line(str(output))}: rows of JSONL come back as JSONL")
+        twice = [name for name, many in Counter(self.table.columns).items() if many > 1]
+        if twice and not as_csv:
+            name = one_line(twice[0], 40) or "“”"
+            raise UsageError(
+                f"{one_line(str(self.path))}: two columns are named {name} and an object of JSONL"
+                " holds one; rename one, or give an OUT.csv"
+            )
         return TableResults(output, self.table, self.answer, as_csv=as_csv)
 
 
