@@ -102,6 +102,7 @@ class ResultFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: BinaryIO | None = None
+        self._created = False
 
     def open(self) -> None:
         """Create the file or open what is there, and lock it.
@@ -109,10 +110,14 @@ class ResultFile:
         Raises UsageError when that can't be, Conflict when another run writes it.
         """
         try:
-            if self.path.exists() and not stat.S_ISREG(self.path.stat().st_mode):
+            there = self.path.exists()
+            if there and not stat.S_ISREG(self.path.stat().st_mode):
                 raise UsageError(f"{self._name}: not a regular file")
             self._file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(self._file.fileno()).st_nlink:  # a run that was refused took it away
+                raise BlockingIOError
+            self._created = not there
         except BlockingIOError:
             self.close()
             raise Conflict(f"{self._name}: another autoglm run is writing it") from None
@@ -176,13 +181,19 @@ class ResultFile:
             ) from None
 
     def close(self, *, durable: bool = False) -> None:
-        """Let go of the file; with `durable`, once it would survive a power cut."""
+        """Let go of the file; with `durable`, once it would survive a power cut.
+
+        Without, one that is empty and was not there before is taken away again.
+        """
         if self._file is None:
             return
         if durable:
             os.fsync(self._file)
+        elif self._created and not self.size:
+            self.path.resolve().unlink(missing_ok=True)
         self._file.close()
         self._file = None
+        self._created = False
 
     @property
     def _name(self) -> str:

@@ -161,6 +161,24 @@ async def test_a_fresh_start_that_is_killed_leaves_no_old_answer_to_the_new_job(
     assert held == [b""]
 
 
+@pytest.mark.parametrize("rows", [True, False])
+async def test_a_run_that_is_refused_leaves_no_file_and_touches_none(
+    tmp_path: Path, rows: bool
+) -> None:
+    class Refusing(Rows):
+        def _reply(self, request: wire.Request) -> list[wire.Reply]:
+            assert isinstance(request, wire.OpenJob)
+            return [wire.Error(request.rid, "conflict", "a job with other input")]
+
+    source = table(tmp_path, '{"n": "1", "text": "a"}\n', "in.jsonl")
+    job = options(source, "out.jsonl") if rows else JobOptions(source, tmp_path / "out.jsonl")
+    assert "other input" in await refusal(job, Refusing())
+    assert [each.name for each in tmp_path.iterdir()] == ["in.jsonl"]
+    job.output.touch()
+    await refusal(job, Refusing())
+    assert job.output.exists()
+
+
 async def test_a_table_without_rows_is_its_header(tmp_path: Path) -> None:
     job = options(table(tmp_path, "n;text\n"), "out.csv")
     await run(job, Rows())
