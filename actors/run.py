@@ -17,7 +17,7 @@ from autoglm.job import PATIENCE, JobOptions, run_job
 from autoglm.jobinput import JobInput
 from autoglm.own_server import own_server
 from autoglm.paths import Places, places
-from autoglm.progress import shown_progress, summary
+from autoglm.progress import shown_progress, summary, tell_plainly
 from autoglm.resultfile import errors_path
 from autoglm.retry import Patience
 from autoglm.session import AWAY, Session
@@ -72,6 +72,7 @@ def run(
             except AWAY:
                 await anyio.sleep(TURN_S)  # the run that it served is over: now it is our turn
         check_engine(config)
+        tell_plainly("no server is running: starting one for this run")
         return await _with_own_server(errand, where, arguments.config, settings)
 
     try:

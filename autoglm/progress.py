@@ -46,6 +46,12 @@ def shown_progress(
         yield _plain(now_s), lambda _: None
 
 
+def tell_plainly(words: str) -> None:
+    """A line where no panel will show it: stderr is no terminal."""
+    if not sys.stderr.isatty():
+        print(f"autoglm: {words}", file=sys.stderr, flush=True)
+
+
 def summary(progress: Progress, seconds: float, errors: str) -> str:
     """The job in one line, when it is over."""
     parts = [f"{progress.answered} answered"]
@@ -97,6 +103,7 @@ def _plain(now_s: Callable[[], float]) -> Report:
         now = now_s()
         if not pace.noted:
             pace.note(progress, now)
+            tell_plainly(f"{progress.done} of {progress.total} done so far, waiting for answers")
         if now - told_s < PLAIN_EVERY_S:
             return
         told_s = now

@@ -101,6 +101,7 @@ def test_in_a_pipe_it_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str])
         for done in (0, 40, 100, 110, 200):
             report(progress(done, 10 * done))
     assert capsys.readouterr().err.splitlines() == [
+        "autoglm: 0 of 1000 done so far, waiting for answers",
         "autoglm: 100 of 1000 done, 0 failed, 100.0 tokens/s, about 1m26s left",
         "autoglm: 200 of 1000 done, 0 failed, 100.0 tokens/s, about 1m18s left",
     ]

@@ -222,6 +222,15 @@ def test_another_input_for_the_same_output_needs_fresh(tmp_path: Path) -> None:
     assert_each_answered_once_in_order(tmp_path, prompts)
 
 
+def test_in_a_pipe_it_says_at_once_what_it_waits_for(tmp_path: Path) -> None:
+    write_input(tmp_path, 5)
+    done = autoglm(*command(tmp_path, *INSTANT))
+    assert done.stderr.splitlines()[:2] == [
+        "autoglm: no server is running: starting one for this run",
+        "autoglm: 0 of 5 done so far, waiting for answers",
+    ]
+
+
 def test_a_server_with_another_model_is_refused(tmp_path: Path) -> None:
     write_input(tmp_path, 5)
     with Server(tmp_path / "data", *INSTANT):
