@@ -243,7 +243,7 @@ class _Running:
         client = Client(where.socket, config.tenant)
         try:
             server = client.server
-        except ServerNotRunning:
+        except (ServerNotRunning, ServerUnavailable):  # there is none, or it is just dying
             self._loop = Loop()
             try:
                 self._loop.enter(own_server(where, None, config.server_settings))

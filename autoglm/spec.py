@@ -37,7 +37,7 @@ NUMBER_MAX = 10
 """Of a weight or a factor; the least is 0."""
 NO_DEADLINE = "none"
 """What takes a deadline away in an edit."""
-TASK_BYTES_MAX = 31 * 1024 * 1024
+TASK_BYTES_MAX = 32 * 1024 * 1024 - 4096
 """One task has to fit into one message, with what stands around it."""
 AFTER_MAX = 4096
 """Tasks that one task may wait for: each is looked up when it is stored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +18,10 @@ T = TypeVar("T")
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("steady", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("steady")
+
+# A shell that starts us in the background has us ignore Ctrl-C, and with us every process that a
+# test starts, also those that are to be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class InVirtualTime(Protocol):

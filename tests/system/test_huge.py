@@ -67,7 +67,7 @@ async def test_a_prompt_too_large_for_a_frame_is_refused_and_one_that_fits_is_an
 ) -> None:
     with Server(tmp_path, *OPTIONS) as server:
         async with Client(server.socket, patience=IMPATIENT) as client:
-            with pytest.raises(AutoGLMError, match="limit") as refused:
+            with pytest.raises(AutoGLMError, match="takes up to") as refused:
                 await client.submit("x" * (FRAME_BYTES_MAX + 1))
             assert "\n" not in str(refused.value)
             fits = "x" * (FRAME_BYTES_MAX - 10_000)

@@ -20,6 +20,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "node" / "autoglm.mjs"
 FAULTS = (*INSTANT, "--set", "engine.faults=true")
 SLOW = ("--engine", "simulated", "--set", "engine.simulated.step_ms=5")
 ODD = "Größe, 大きさ, 🙂,\u2028\0 and \\ \" '"
+NAME = ODD.replace("\0", "")
 TIMEOUT_S = 90
 NODE = shutil.which("node") or ""
 
@@ -75,12 +76,12 @@ def test_the_commands_of_the_example_submit_wait_and_stream(tmp_path: Path) -> N
 
 def test_a_prompt_and_a_name_in_any_script_arrive_as_they_were_sent(tmp_path: Path) -> None:
     body = """
-        const task = await client.submit(given.odd, { key: given.odd });
+        const task = await client.submit(given.odd, { key: given.name });
         tell([task.key, await client.result(task.id)]);
     """
     with Server(tmp_path, *INSTANT) as server:
-        [[key, text]] = results(server, body, odd=ODD)
-    assert key == ODD
+        [[key, text]] = results(server, body, odd=ODD, name=NAME)
+    assert key == NAME
     assert text.startswith(fingerprint(ODD))
 
 
