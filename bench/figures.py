@@ -163,6 +163,16 @@ SHOWN: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "mailbox / pykka": "… against pykka",
         },
     ),
+    "startup": (
+        "From the command line to the end of `autoglm status`",
+        {
+            "status, installed, no server": "installed, no server there",
+            "status, installed, server": "… a server there, and its picture drawn",
+            "status, archive, no server": "out of the one file, no server there",
+            "status, archive, server": "… a server there",
+            "python -c pass": "`python -c pass`",
+        },
+    ),
     "simulation": ("The deterministic simulation", {}),
     "fuzz": ("Fuzzed input at the door", {}),
 }
