@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 
 from autoglm import rows
-from autoglm.errors import ServerError, ServerNotRunning, UsageError
+from autoglm.errors import ServerError, ServerNotRunning, ServerUnavailable, UsageError
 from autoglm.inputfile import open_input
 from autoglm.job import PATIENCE, JobOptions, run_job
 from autoglm.jobinput import JobInput
@@ -126,6 +126,14 @@ def _source(arguments: argparse.Namespace) -> Path | JobInput:
 
 async def _listening(where: Places) -> Welcome | None:
     """The server that is there."""
+    try:
+        return await _greeted(where)
+    except ServerUnavailable:  # it may be dying, and its socket lives a moment longer
+        await anyio.sleep(TURN_S)
+        return await _greeted(where)
+
+
+async def _greeted(where: Places) -> Welcome | None:
     try:
         async with Session(where.socket, None) as session:
             return session.server
